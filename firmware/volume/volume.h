@@ -1,0 +1,129 @@
+/* The sealed volume: bytes in, sealed 4 KiB sectors in place, an authenticated tree above them (SPEC.md, DESIGN.md).
+ * What must hold: a write is sealed before it is acknowledged; no plaintext is kept; the sealing of dirty nodes and root, the
+ * wiping of keys and the writing of what was sealed happen in that order on a lock; a failed tag is an error, never data;
+ * a failed write of metadata or flush is fail-stop: no acknowledgement after it until the volume is opened again.
+ * Every function is thread-safe unless it says otherwise. */
+#ifndef FALLGATE_VOLUME_VOLUME_H
+#define FALLGATE_VOLUME_VOLUME_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "keyring.h"
+
+struct block;
+struct volume;
+
+enum {
+	SECTOR_BYTES = 4096,
+	KEK_SLOTS = 8,
+	KEK_FINGERPRINT_BYTES = 32,
+	WRAPPED_MAX = 632,         /* a wrapped 48-byte payload: RSA-4096 fits */
+	VOLUME_LABEL_MAX = 63,
+};
+
+enum kek_slot_type { KEK_SLOT_AES_KW = 1, KEK_SLOT_RSA_OAEP = 2 };
+enum kek_slot_hash { KEK_HASH_NONE = 0, KEK_HASH_SHA256 = 1, KEK_HASH_SHA1 = 2 };
+
+/* A KEK slot as it stands in the header. Hints (label, id, token) are for people; the fingerprint is what is matched. */
+struct kek_slot {
+	enum kek_slot_type type;
+	enum kek_slot_hash hash;
+	uint8_t fingerprint[KEK_FINGERPRINT_BYTES];
+	char label[64];
+	uint8_t id[62];
+	uint16_t id_size;
+	char token[64];
+	uint32_t gen_no;
+	uint16_t wrapped_size;
+	uint8_t wrapped[WRAPPED_MAX];
+};
+
+/* What a header says before any key is there: hostile until the volume is opened. */
+struct volume_header_info {
+	uint8_t uuid[UUID_BYTES];
+	uint64_t header_seq;
+	uint64_t size;            /* bytes offered to the client */
+	uint64_t created;         /* seconds since the epoch */
+	char label[VOLUME_LABEL_MAX + 1];
+	uint32_t active_gen;
+	unsigned slot_count;      /* active slots below */
+	struct kek_slot slots[KEK_SLOTS];
+};
+
+/* Parses the better of the two headers (magic, SHA-256, version, geometry against the device's size). 0, ERR_FOREIGN (no FGV1
+ * header: `why` says what was found), ERR_CORRUPT (both damaged), ERR_RANGE (backing smaller than the header says), ERR_IO.
+ * why: one clause for the log, always terminated. */
+int volume_read_header(struct block *dev, struct volume_header_info *out, char *why, size_t why_size);
+
+struct volume_format {
+	uint8_t uuid[UUID_BYTES];
+	uint64_t size;            /* client bytes wanted, a multiple of 4096; 0: as much as fits */
+	const char *label;
+	struct kek_slot slot;     /* the first KEK slot, with the wrapped payload of generation gen_no */
+	uint64_t now;             /* seconds since the epoch */
+};
+
+/* How large a backing file must be for `size` client bytes (multiple of 4096, > 0). 0 if it does not fit in 63 bits. */
+uint64_t volume_backing_size(uint64_t size);
+
+/* Writes headers, empty log, root records: O(1) in the volume's size. The ring holds generation slot.gen_no. Everything but the
+ * magic of header A is written and flushed first, so that a cut leaves "no volume", not half of one. 0, ERR_RANGE (backing too
+ * small), ERR_IO, ERR_NOSPACE. */
+int volume_format(struct block *dev, struct keyring *k, const struct volume_format *f);
+
+struct volume_options {
+	bool read_only;
+	size_t cache_nodes;       /* clean nodes kept; 0 = default (2048 = 8 MiB) */
+	size_t dirty_nodes_max;   /* a checkpoint runs before more are dirty; bounds the lock's work; 0 = default (1024) */
+	const uint8_t *kcv;       /* KCV_BYTES pinned by the appliance: a mismatch is ERR_FOREIGN. NULL only in tests and tools */
+	uint64_t expect_size;     /* pinned client size in bytes; 0 = do not check */
+};
+
+/* Authenticates header and root with the ring's keys, recovers, and is ready to serve. Takes neither dev nor ring over: the caller
+ * closes and destroys them after volume_close. 0, ERR_FOREIGN, ERR_CORRUPT, ERR_IO, ERR_REVOKED; `why` names the reason. */
+int volume_open(struct volume **out, struct block *dev, struct keyring *k, const struct volume_options *o, char *why,
+                size_t why_size);
+
+uint64_t volume_size(const struct volume *v);
+
+/* Any offset and length inside the volume (else ERR_RANGE). ERR_CORRUPT: some sector's tag failed; buf is wiped whole.
+ * ERR_REVOKED: the gate is shut; buf is wiped. */
+int volume_read(struct volume *v, void *buf, size_t size, uint64_t at);
+
+/* Sealed when it returns 0; durable after the next flush, or at once with fua. Unaligned edges are read, verified, merged. */
+int volume_write(struct volume *v, const void *buf, size_t size, uint64_t at, bool fua);
+
+/* Zeroes (write-zeroes, trim). `punch`: the backing may be discarded too where the policy allows. */
+int volume_zero(struct volume *v, uint64_t size, uint64_t at, bool punch, bool fua);
+
+/* Makes every acknowledged write durable. All connections share it. ERR_FAILSTOP after any failure. */
+int volume_flush(struct volume *v);
+
+/* Calls fn for runs of equal state that cover [at, at+size); stops when fn returns non-zero and returns that. */
+typedef int volume_extent_fn(void *context, uint64_t at, uint64_t size, bool zero);
+int volume_extents(struct volume *v, uint64_t size, uint64_t at, volume_extent_fn *fn, void *context);
+
+/* The lock, part one: stop admission, seal dirty nodes and root, wipe every key, cached node and plaintext. Microseconds to a
+ * few milliseconds, no I/O, no allocation. From its return on, reads and writes answer ERR_REVOKED. Idempotent.
+ * Reports CLOCK_BOOTTIME ns of the moment admission stopped and of the moment the keys were gone. */
+void volume_lock_keys(struct volume *v, uint64_t *cut_ns, uint64_t *wiped_ns);
+
+/* The lock, part two, without keys: waits for data writes in flight, writes the sealed nodes and root, flushes. 0, or the error
+ * with which acknowledged writes may have been lost (ERR_IO, ERR_NOSPACE, ERR_FAILSTOP). */
+int volume_lock_drain(struct volume *v);
+
+struct volume_stats {
+	uint64_t read_ops, write_ops, flush_ops, zero_ops;
+	uint64_t read_bytes, written_bytes;
+	uint64_t bad_tags;        /* sectors and nodes whose tag failed since open */
+	uint64_t dirty_nodes;
+	bool failstop;
+};
+void volume_stats(struct volume *v, struct volume_stats *out);
+
+/* Flushes with root clean=1 if the keys are still there, and frees. After a lock it only frees. 0 or the flush's error. */
+int volume_close(struct volume *v);
+
+#endif

@@ -1,0 +1,1 @@
+set(BOARD dev_host CACHE STRING "A folder of boards/")
