@@ -22,6 +22,10 @@ enum {
 	FINGERPRINT_BYTES = 32,
 };
 
+/* How many values the enums of other rooms have that travel here as bytes: ipc knows no other room, so the test compares them
+ * with GATE_STATE_COUNT, CAUSE_COUNT and enum secret_memory_kind. */
+enum { MESSAGE_GATE_STATES = 11, MESSAGE_GATE_CAUSES = 19, MESSAGE_MEMORY_KINDS = 3 };
+
 enum process_role { ROLE_SUPERVISOR, ROLE_HSM, ROLE_DATAPLANE, ROLE_MGMT, ROLE_CONSOLE, ROLE_COUNT };
 
 enum message_type {
@@ -439,7 +443,9 @@ struct message_row {
 /* NULL for a type that does not exist. */
 const struct message_row *message_row(uint32_t type);
 
-/* 0, or ERR_PROTOCOL if type, size, fds, direction, an enum-like byte, a bool or a NUL-terminated text field are not as they must be. */
+/* 0, or ERR_PROTOCOL if type, size, fds, direction or a described field is not as it must be: bool bytes 0 or 1, enum-like bytes
+ * and ERR_* values in range, *_size within its array, texts NUL-terminated, dates empty or 8 digits, volume and KEK names good
+ * (empty only where that means something). `received` counts the whole datagram, header and body. */
 int message_check(const struct message *m, size_t received, unsigned fds, enum process_role sender, enum process_role receiver);
 
 /* [a-z0-9][a-z0-9_-]{0,30} and nothing else: names reach file names, logs and URIs. */
