@@ -19,7 +19,7 @@ void log_open(const char *program, enum log_level most_verbose)
 	log_journal = getenv("JOURNAL_STREAM") != NULL;
 }
 
-static void write_line(enum log_level level, const char *format, va_list args)
+static __attribute__((format(printf, 2, 0))) void write_line(enum log_level level, const char *format, va_list args)
 {
 	char line[1024];
 	size_t used = 0;
