@@ -1,0 +1,339 @@
+"""Bad input, as users give it: one clear line with the remedy, the documented exit code, nothing changed. The table below is the list of
+errors and their remedies that the product promises."""
+
+import os
+import pathlib
+import subprocess
+import time
+
+import pytest
+
+from conftest import make_lab
+
+# name, what is done to a good configuration, exit code, words that the one line must have
+CONFIG = [
+    ("unknown key", ("fallgate.conf", "state_dir =", "stat_dir ="), 3, ["fallgate.conf:2", "stat_dir"]),
+    ("unknown section", ("fallgate.conf", "[agent]", "[agnet]"), 3, ["agnet"]),
+    ("bad duration", ("fallgate.conf", "[kek main]", "[kek main]\nprobe_interval = soon"), 3, ["probe_interval", "soon"]),
+    ("negative budget", ("fallgate.conf", "[kek main]", "[kek main]\noutage_budget = -1s"), 3, ["outage_budget", "-1s"]),
+    ("a PIN in the URI", ("fallgate.conf", "?pin-source=file:", "?pin-value=1234&x="), 3, ["pin-value", "pin-source"]),
+    ("URI with an unknown attribute", ("fallgate.conf", "pkcs11:token=", "pkcs11:colour=red;token="), 3, ["uri"]),
+    ("URI that does not parse", ("fallgate.conf", "uri = pkcs11:", "uri = pkcs12:"), 3, ["uri"]),
+    ("module that is not there", ("fallgate.conf", "module = /usr", "module = /nowhere"), None, ["/nowhere"]),
+    ("relative path", ("fallgate.conf", "module = /usr", "module = usr"), 3, ["module"]),
+    ("volume with an unknown kek", ("volumes.d/demo.conf", "kek = main", "kek = mian"), 3, ["demo.conf", "mian"]),
+    ("volume with a bad size", ("volumes.d/demo.conf", "size = 64M", "size = 64Q"), 3, ["demo.conf:3", "64Q"]),
+    ("volume with size zero", ("volumes.d/demo.conf", "size = 64M", "size = 0"), 3, ["demo.conf:3", "size"]),
+    ("volume with an unaligned size", ("volumes.d/demo.conf", "size = 64M", "size = 1000"), 3, ["demo.conf:3", "4096"]),
+    ("volume with an unknown key", ("volumes.d/demo.conf", "attach = auto", "atach = auto"), 3, ["demo.conf:5", "atach"]),
+    ("on_lock that is not there", ("volumes.d/demo.conf", "attach = auto", "on_lock = explode"), 3, ["on_lock", "explode"]),
+    ("kek that is not in the token", ("fallgate.conf", "object=kek", "object=kekk"), None, ["kekk"]),
+    ("token that is not there", ("fallgate.conf", "token=customer", "token=customers"), None, ["customers"]),
+]
+
+
+def edit(lab, change):
+    name, old, new = change
+    path = lab.root / name
+    text = path.read_text()
+    assert old in text, (old, text)
+    path.write_text(text.replace(old, new, 1))
+
+
+def check_config(lab):
+    return lab.cli("config", "check", "--config", lab.root / "fallgate.conf", check=False)
+
+
+def test_the_good_configuration_is_good(lab):
+    lab.write_volume("demo", "64M")
+    result = check_config(lab)
+    assert result.code == 0, result
+    assert not list((lab.root / "state").iterdir()), "a dry check left something behind"
+
+
+@pytest.mark.parametrize("name,change,code,words", CONFIG, ids=[row[0].replace(" ", "-") for row in CONFIG])
+def test_config(lab, name, change, code, words):
+    lab.write_volume("demo", "64M")
+    edit(lab, change)
+    result = check_config(lab)
+    assert result.code != 0, result
+    if code is not None:
+        assert result.code == code, result
+    text = result.out + result.err
+    for word in words:
+        assert word in text, (word, result)
+    assert not list((lab.root / "state").iterdir()), "a dry check left something behind"
+
+
+def test_two_volumes_on_one_backing_file(lab):
+    lab.write_volume("one", "64M", backing=lab.root / "volumes/same.img")
+    lab.write_volume("two", "64M", backing=lab.root / "volumes/same.img")
+    result = check_config(lab)
+    assert result.code == 3 and "one" in result.out + result.err and "two" in result.out + result.err
+
+
+def test_a_bad_name(lab):
+    lab.write_volume("Od d", "64M")
+    result = check_config(lab)
+    assert result.code == 3 and "Od d" in result.out + result.err
+
+
+def test_the_agent_does_not_start_on_a_bad_configuration(lab):
+    lab.write_volume("demo", "64M")
+    edit(lab, ("volumes.d/demo.conf", "size = 64M", "size = lots"))
+    result = lab.run(lab.bin / "fallgated", "--config", lab.root / "fallgate.conf", "--libexec", lab.bin, check=False, timeout=20)
+    assert result.code == 3 and "lots" in result.err
+
+
+def started(lab):
+    lab.start()
+    lab.enroll_all()
+    return lab
+
+
+def create(lab, *more):
+    return lab.cli("create", "demo", *more, role="operator", check=False)
+
+
+def test_wrong_pin_costs_one_try_and_says_so(lab):
+    lab.write_volume("demo", "64M")
+    good = (lab.root / "pins/pin").read_text()
+    (lab.root / "pins/pin").write_text("wrong-pin\n")
+    started(lab)
+    result = create(lab)
+    assert result.code == 14 and "PIN" in result.err, result
+    assert not (lab.root / "volumes/demo.img").exists()
+    again = create(lab)
+    assert again.code == 14 and "PIN" in again.err
+    (lab.root / "pins/pin").write_text(good)
+    lab.wait_for(lambda: create(lab).code == 0, 15, "a create with the renewed PIN")
+
+
+def test_a_kek_without_its_rights(lab):
+    lab.write_volume("demo", "64M")
+    lab.kek("disable")
+    started(lab)
+    result = create(lab)
+    assert result.code == 14 and ("disabled" in result.err or "CKA_" in result.err), result
+    assert not (lab.root / "volumes/demo.img").exists()
+
+
+def test_an_extractable_kek_is_refused(lab):
+    key = lab.root / "loose.pem"
+    lab.run("openssl", "genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out", key)
+    key.chmod(0o644)
+    pin = (lab.root / "pins/pin").read_text().strip()
+    done = subprocess.run(["softhsm2-util", "--import", str(key), "--token", lab.token, "--label", "loose", "--id", "aa", "--pin", pin],
+                          env=lab.env(), capture_output=True, text=True, **({"user": 64771, "group": 64771, "extra_groups": []} if lab.as_root else {}))
+    assert done.returncode == 0, done.stderr
+    lab.write_config(label="loose")
+    lab.write_volume("demo", "64M")
+    result = check_config(lab)
+    listed = lab.custodian("list", "--token", lab.token, "--pin-file", lab.root / "pins/pin").out
+    if result.code == 0:
+        pytest.skip("softhsm2-util imports keys as not extractable here: " + listed)
+    assert "EXTRACTABLE" in result.out + result.err or "SENSITIVE" in result.out + result.err, result
+
+
+def test_a_file_system_is_not_overwritten(lab):
+    backing = lab.write_volume("demo", "64M")
+    with open(backing, "wb") as file:
+        file.truncate(80 << 20)
+    lab.run("mke2fs", "-q", "-F", backing)
+    before = backing.read_bytes()
+    started(lab)
+    result = create(lab)
+    assert result.code == 8 and "ext" in result.err and "--force" in result.err, result
+    assert backing.read_bytes() == before
+    assert create(lab, "--force").code == 0
+
+
+def test_a_volume_is_not_created_twice(agent):
+    result = create(agent)
+    assert result.code in (8, 18) and "demo" in result.err
+
+
+def test_attached_already(agent):
+    result = agent.cli("attach", "demo", role="operator", check=False)
+    assert result.code == 18 and "demo" in result.err
+
+
+def test_a_busy_backing_file(lab):
+    backing = lab.write_volume("demo", "64M", attach="manual")
+    started(lab)
+    assert create(lab).code == 0
+    lab.cli("detach", "demo", role="operator", check=False)
+    lab.wait_state("LOCKED")
+    holder = subprocess.Popen(["flock", "-x", str(backing), "sleep", "60"])
+    try:
+        time.sleep(0.5)
+        lab.cli("attach", "demo", role="operator", check=False)
+        lab.wait_for(lambda: "hold" in lab.status()["text"] or "busy" in lab.status()["text"], 15, "the busy backing named in the status")
+        assert lab.state() != "AVAILABLE"
+    finally:
+        holder.kill()
+        holder.wait()
+
+
+HEADERS = {
+    "noise": lambda raw: os.urandom(len(raw)),
+    "zeroes": lambda raw: bytes(len(raw)),
+    "truncated": lambda raw: raw[: len(raw) // 2 // 4096 * 4096],
+    "odd length": lambda raw: raw[:-100],
+    "both headers flipped": lambda raw: bytes([raw[0] ^ 1]) + raw[1:0x50] + bytes([raw[0x50] ^ 1]) + raw[0x51:-65536 + 0x50] +
+    bytes([raw[-65536 + 0x50] ^ 1]) + raw[-65536 + 0x51:],
+}
+
+
+@pytest.mark.parametrize("kind", list(HEADERS))
+def test_corrupt_and_foreign_headers(agent, kind):
+    agent.cli("detach", "demo", role="operator")
+    agent.wait_state("LOCKED")
+    backing = agent.root / "volumes/demo.img"
+    raw = backing.read_bytes()
+    damaged = HEADERS[kind](raw)
+    backing.write_bytes(damaged)
+    agent.cli("attach", "demo", role="operator", check=False)
+    agent.wait_for(lambda: agent.status()["text"], 15, "a clear line about the damage")
+    time.sleep(1)
+    status = agent.status()
+    assert status["state"] != "AVAILABLE"
+    assert any(w in status["text"] for w in ("header", "magic", "size", "smaller", "4096")), status["text"]
+    assert backing.read_bytes() == damaged, "a damaged volume was written to"
+    backing.write_bytes(raw)
+    agent.cli("detach", "demo", role="operator", check=False)
+    agent.wait_state("LOCKED")
+    agent.cli("attach", "demo", role="operator")
+    agent.wait_state("AVAILABLE", timeout=15)
+
+
+def test_one_damaged_header_is_no_harm(agent):
+    agent.cli("detach", "demo", role="operator")
+    agent.wait_state("LOCKED")
+    backing = agent.root / "volumes/demo.img"
+    with open(backing, "r+b") as file:
+        file.write(os.urandom(65536))
+    agent.cli("attach", "demo", role="operator")
+    agent.wait_state("AVAILABLE", timeout=15)
+
+
+def test_a_volume_of_another_kek(lab):
+    """Volume A's file put in the place of volume B: refused, named, unharmed."""
+    a = lab.write_volume("demo", "64M")
+    b = lab.write_volume("other", "64M")
+    started(lab)
+    for name in ("demo", "other"):
+        assert lab.cli("create", name, role="operator", check=False).code == 0
+        lab.wait_state("AVAILABLE", name)
+        lab.cli("detach", name, role="operator")
+        lab.wait_state("LOCKED", name)
+    a.rename(a.with_suffix(".tmp"))
+    pathlib.Path(b).rename(a)
+    lab.cli("attach", "demo", role="operator", check=False)
+    lab.wait_for(lambda: lab.status()["text"], 15, "a clear line")
+    time.sleep(1)
+    assert lab.state() != "AVAILABLE"
+    assert "another" in lab.status()["text"] or "foreign" in lab.status()["text"] or "uuid" in lab.status()["text"].lower(), lab.status()["text"]
+
+
+def test_a_full_disk(lab):
+    if os.geteuid() != 0:
+        pytest.skip("needs root to mount a small tmpfs")
+    small = lab.root / "small"
+    small.mkdir()
+    lab.run("mount", "-t", "tmpfs", "-o", "size=2M", "tmpfs", small)
+    try:
+        backing = lab.write_volume("demo", "64M", backing=small / "demo.img")
+        (small / "filler").write_bytes(bytes(2 * 1024 * 1024 - 4096))
+        started(lab)
+        result = create(lab)
+        assert result.code == 6 and ("full" in result.err or "space" in result.err), result
+        assert not backing.exists(), "half a volume was left behind"
+        assert lab.status()["state"] != "AVAILABLE"
+        (small / "filler").unlink()
+    finally:
+        lab.stop()
+        lab.run("umount", "-l", small, check=False)
+
+
+def test_a_disk_that_fills_up_later_fails_writes_and_keeps_what_was_acknowledged(lab):
+    import nbd
+
+    if os.geteuid() != 0:
+        pytest.skip("needs root to mount a small tmpfs")
+    small = lab.root / "small"
+    small.mkdir()
+    lab.run("mount", "-t", "tmpfs", "-o", "size=24M", "tmpfs", small)
+    try:
+        lab.write_volume("demo", "64M", backing=small / "demo.img")
+        started(lab)
+        assert create(lab).code == 0
+        lab.wait_state("AVAILABLE")
+        handle = nbd.NBD()
+        handle.connect_uri(lab.uri())
+        good = {}
+        failed = None
+        for i in range(64):
+            data = os.urandom(1 << 20)
+            try:
+                handle.pwrite(data, i << 20)
+                good[i] = data
+            except nbd.Error as error:
+                failed = error
+                break
+        assert failed is not None and failed.errno in ("ENOSPC", "EIO"), failed
+        for i, data in good.items():
+            assert bytes(handle.pread(1 << 20, i << 20)) == data, f"acknowledged megabyte {i} is gone"
+    finally:
+        lab.stop()
+        lab.run("umount", "-l", small, check=False)
+
+
+def test_odd_names_on_the_command_line(shared):
+    for name in ("../../etc/passwd", "", "a" * 200, "x y", "-rf", "\n", "demo/../demo"):
+        result = shared.cli("status", "--", name, role="auditor", check=False) if name.startswith("-") else shared.cli("status", name, role="auditor", check=False)
+        assert result.code in (2, 9, 10), (name, result)
+        assert result.err.strip(), name
+
+
+def test_unknown_verbs_and_options(shared):
+    for argv in (("frobnicate",), ("status", "--frob"), ("revoke",), ("enroll", "--role", "king", "x"), ("attach",)):
+        result = shared.cli(*argv, check=False)
+        assert result.code == 2 and result.err.strip(), (argv, result)
+
+
+def test_a_damaged_sector_is_an_error_for_that_sector_only(agent):
+    import nbd
+
+    handle = nbd.NBD()
+    handle.connect_uri(agent.uri())
+    block = os.urandom(1 << 20)
+    handle.pwrite(block, 0)
+    handle.flush()
+    raw = (agent.root / "volumes/demo.img").read_bytes()
+    # Find sector 100's place: rewrite it and see which 4 KiB above 1 MiB of metadata changed.
+    handle.pwrite(block[:4096], 100 * 4096)
+    handle.flush()
+    after = (agent.root / "volumes/demo.img").read_bytes()
+    changed = [at for at in range(0, len(raw), 4096) if raw[at:at + 4096] != after[at:at + 4096]]
+    damage = max(c for c in changed if c < len(raw) - (4 << 20))
+    with open(agent.root / "volumes/demo.img", "r+b") as file:
+        file.seek(damage + 1000)
+        file.write(b"\xff\x00\xff\x00")
+    outcomes = {}
+    for sector in range(90, 111):
+        try:
+            data = bytes(handle.pread(4096, sector * 4096))
+            outcomes[sector] = data == (block[:4096] if sector == 100 else block[sector * 4096:][:4096])
+        except nbd.Error as error:
+            outcomes[sector] = error.errno
+    assert outcomes[100] == "EIO", outcomes
+    assert all(v is True for s, v in outcomes.items() if s != 100), outcomes
+    agent.wait_for(lambda: agent.status()["stats"]["bad_tags"] >= 1, 5, "the alarm counted in the status")
+
+
+def test_a_lab_is_left_clean():
+    lab = make_lab()
+    root = lab.root
+    lab.close()
+    assert not root.exists()

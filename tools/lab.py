@@ -1,0 +1,252 @@
+"""A small world on real parts: a SoftHSM2 token with a KEK, a configuration, the agent, its command line. Used by tools/demo and by
+the system tests, so that both see the same product. Everything lives in one directory and is stopped and removed by close()."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+
+SOFTHSM = "/usr/lib/softhsm/libsofthsm2.so"
+# Numbers, not names: the laboratory adds no user to the machine. Only used as root.
+UIDS = {"hsm": 64771, "dataplane": 64772, "mgmt": 64773}
+
+
+class LabError(Exception):
+    pass
+
+
+class Result:
+    """What a command did: exit code, both outputs, and its JSON if it was asked for that."""
+
+    def __init__(self, argv, completed, seconds):
+        self.argv = argv
+        self.code = completed.returncode
+        self.out = completed.stdout
+        self.err = completed.stderr
+        self.seconds = seconds
+
+    def json(self):
+        return json.loads(self.out)
+
+    def __repr__(self):
+        return f"{' '.join(self.argv)} -> {self.code}\n{self.out}{self.err}"
+
+
+class Lab:
+    def __init__(self, build, keep=False, kek_type="rsa2048", environment=None, libexec=None):
+        self.build = pathlib.Path(build).resolve()
+        self.bin = self.build / "bin"
+        self.keep = keep
+        self.root = pathlib.Path(tempfile.mkdtemp(prefix="fallgate-"))
+        os.chmod(self.root, 0o711)
+        self.as_root = os.geteuid() == 0
+        self.kek_type = kek_type
+        self.environment = environment or {}
+        self.agent = None
+        self.background = []
+        self.log_path = self.root / "agent.log"
+        self.port = 40000 + os.getpid() % 20000
+        for name in ("tokens", "state", "volumes.d", "run", "volumes", "pins"):
+            (self.root / name).mkdir()
+        os.chmod(self.root / "volumes.d", 0o755)
+        if self.as_root:
+            os.chown(self.root / "tokens", UIDS["hsm"], UIDS["hsm"])
+            os.chmod(self.root / "run", 0o755)
+        os.chmod(self.root / "state", 0o700)
+        self.softhsm_conf = self.root / "softhsm2.conf"
+        self.softhsm_conf.write_text(f"directories.tokendir = {self.root}/tokens\nobjectstore.backend = file\nlog.level = ERROR\n")
+        self._secret("pins/so-pin", "so-" + os.urandom(6).hex())
+        self._secret("pins/pin", "pin-" + os.urandom(6).hex())
+        self.credentials = {}
+
+    def _secret(self, name, text):
+        path = self.root / name
+        path.write_text(text + "\n")
+        os.chmod(path, 0o600)
+        if self.as_root:
+            os.chmod(path.parent, 0o711)
+            os.chown(path, UIDS["hsm"], UIDS["hsm"])
+        return path
+
+    # ---- running things ----
+
+    def env(self):
+        env = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LANG", "ASAN_OPTIONS", "UBSAN_OPTIONS", "LSAN_OPTIONS")}
+        env["SOFTHSM2_CONF"] = str(self.softhsm_conf)
+        env.update(self.environment)
+        return env
+
+    def run(self, *argv, check=True, timeout=60, user=None, input=None):
+        argv = [str(a) for a in argv]
+        kwargs = {}
+        if user is not None and self.as_root:
+            kwargs = {"user": UIDS[user], "group": UIDS[user], "extra_groups": []}
+        began = time.monotonic()
+        completed = subprocess.run(argv, capture_output=True, text=True, env=self.env(), timeout=timeout, cwd="/", input=input, **kwargs)
+        result = Result(argv, completed, time.monotonic() - began)
+        if check and result.code != 0:
+            raise LabError(repr(result))
+        return result
+
+    def custodian(self, *argv, check=True, **kwargs):
+        """The customer's own tool, run as the user who owns the token's files."""
+        return self.run(self.bin / "fallgate-custodian", "--module", SOFTHSM, *argv, check=check, user="hsm", **kwargs)
+
+    def cli(self, *argv, role="officer", check=True, js=False, timeout=60):
+        head = [self.bin / "fallgate"]
+        if role in self.credentials:
+            head += ["--credentials", self.credentials[role]]
+        if js:
+            head += ["--json"]
+        return self.run(*head, *argv, check=check, timeout=timeout)
+
+    # ---- the HSM ----
+
+    def make_token(self, label="customer"):
+        self.token = label
+        self.custodian("init-token", "--token", label, "--so-pin-file", self.root / "pins/so-pin", "--pin-file", self.root / "pins/pin")
+
+    def make_kek(self, label="kek", type=None):
+        self.kek_label = label
+        return self.custodian("make-kek", "--token", self.token, "--pin-file", self.root / "pins/pin", "--label", label,
+                              "--type", type or self.kek_type)
+
+    def kek(self, verb, *more, label=None):
+        return self.custodian(verb, "--token", self.token, "--pin-file", self.root / "pins/pin", "--label", label or self.kek_label, *more)
+
+    # ---- configuration ----
+
+    def write_config(self, agent="", kek="", name="main", uri_extra="", pin="pins/pin", label=None):
+        users = "".join(f"user_{n} = {u}\n" for n, u in UIDS.items()) if self.as_root else ""
+        (self.root / "fallgate.conf").write_text(
+            f"[agent]\nstate_dir = {self.root}/state\nrun_dir = {self.root}/run\ncoap = 127.0.0.1:{self.port}\n"
+            f"libexec_dir = {self.bin}\n{users}{agent}\n"
+            f"[kek {name}]\nmodule = {SOFTHSM}\nenvironment = SOFTHSM2_CONF={self.softhsm_conf}\n"
+            f"uri = pkcs11:token={self.token};object={label or self.kek_label}?pin-source=file:{self.root}/{pin}{uri_extra}\n{kek}")
+
+    def write_volume(self, name="demo", size="1G", kek="main", attach="auto", more="", backing=None):
+        backing = backing or self.root / "volumes" / f"{name}.img"
+        size_line = f"size = {size}\n" if size else ""
+        (self.root / "volumes.d" / f"{name}.conf").write_text(
+            f"[volume]\nbacking = {backing}\n{size_line}kek = {kek}\nattach = {attach}\n{more}")
+        return pathlib.Path(backing)
+
+    # ---- the agent ----
+
+    def start(self, wait=True):
+        log = open(self.log_path, "ab")
+        self.agent = subprocess.Popen([str(self.bin / "fallgated"), "--config", str(self.root / "fallgate.conf"), "--libexec", str(self.bin)],
+                                      stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.env(), cwd="/")
+        log.close()
+        if wait:
+            self.wait_for(lambda: (self.root / "run/console.sock").exists() or self.agent.poll() is not None, 20, "the agent's console")
+            if self.agent.poll() is not None:
+                raise LabError(f"the agent ended with {self.agent.returncode}:\n{self.log()}")
+
+    def log(self):
+        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+
+    def enroll(self, role, identity=None):
+        path = self.root / f"{identity or role}.credentials"
+        self.run(self.bin / "fallgate", "--run-dir", self.root / "run", "enroll", "--role", role, identity or role, "--out", path)
+        self.credentials[identity or role] = path
+        return path
+
+    def enroll_all(self):
+        for role in ("officer", "operator", "auditor"):
+            self.enroll(role)
+
+    def status(self, name="demo", role="auditor"):
+        return self.cli("status", name, role=role, js=True).json()
+
+    def state(self, name="demo"):
+        return self.status(name)["state"]
+
+    def wait_state(self, state, name="demo", timeout=20):
+        seen = []
+
+        def reached():
+            s = self.status(name)
+            seen.append(f"{s['state']}({s.get('cause')})")
+            return s if s["state"] == state else None
+
+        return self.wait_for(reached, timeout, f"volume {name} in state {state}", lambda: seen[-1] if seen else "nothing")
+
+    def wait_for(self, predicate, timeout, what, seen=None):
+        end = time.monotonic() + timeout
+        while True:
+            last = None
+            try:
+                value = predicate()
+                if value:
+                    return value
+            except LabError as error:
+                last = error
+            if time.monotonic() > end:
+                extra = f"; last seen: {seen()}" if seen else ""
+                raise LabError(f"{what}: not within {timeout} s{extra}{'; ' + str(last) if last else ''}\n{self.log()[-4000:]}")
+            time.sleep(0.05)
+
+    def uri(self, name="demo"):
+        return f"nbd+unix:///?socket={self.root}/run/{name}.sock"
+
+    def processes(self):
+        """Every living process of this agent: {pid: command line}."""
+        found = {}
+        for entry in pathlib.Path("/proc").iterdir():
+            if not entry.name.isdigit():
+                continue
+            try:
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+            if str(self.bin) in line and ("fallgate" in line) and int(entry.name) != os.getpid() and "python" not in line and "pytest" not in line:
+                try:
+                    if (entry / "stat").read_text().rsplit(")", 1)[1].split()[0] == "Z":
+                        continue
+                except OSError:
+                    continue
+                found[int(entry.name)] = line.strip()
+        return found
+
+    def dataplanes(self, name="demo"):
+        return [pid for pid, line in self.processes().items() if "fallgate-nbd.so" in line and f"name={name}" in line]
+
+    def stop(self, sig=signal.SIGTERM, timeout=15):
+        if self.agent and self.agent.poll() is None:
+            self.agent.send_signal(sig)
+            try:
+                self.agent.wait(timeout)
+            except subprocess.TimeoutExpired:
+                self.agent.kill()
+                self.agent.wait()
+                raise LabError(f"the agent did not stop within {timeout} s\n{self.log()[-4000:]}")
+        return self.agent.returncode if self.agent else None
+
+    def spawn(self, *argv, **kwargs):
+        process = subprocess.Popen([str(a) for a in argv], env=self.env(), stdin=subprocess.DEVNULL, cwd="/", **kwargs)
+        self.background.append(process)
+        return process
+
+    def close(self):
+        for process in self.background:
+            if process.poll() is None:
+                process.terminate()
+                try:
+                    process.wait(10)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+        try:
+            self.stop()
+        finally:
+            for pid in self.processes():
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+            if not self.keep:
+                shutil.rmtree(self.root, ignore_errors=True)
