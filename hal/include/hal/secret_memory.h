@@ -38,4 +38,7 @@ const char *secret_memory_kind_name(enum secret_memory_kind kind); /* "memfd_sec
 int secret_page_create(struct secret_memory *out, int *fd);
 int secret_page_attach(struct secret_memory *out, int fd);
 
+/* Unmaps without wiping, and zeroes the struct: for the side that filled a page which the other side is about to read. */
+void secret_page_detach(struct secret_memory *m);
+
 #endif
