@@ -1,0 +1,753 @@
+/* Orders, deadlines, unlock and lock of one serving dataplane. What must hold is said in control.h; the order of a lock is in
+ * lock(), and the messages that a phase allows are in the table `permits`: any other ends the process with its keys wiped. */
+#include "control.h"
+
+#include <pthread.h>
+#include <poll.h>
+#include <semaphore.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/timerfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "hal/block.h"
+#include "ipc/channel.h"
+#include "keyslot.h"
+#include "opener.h"
+#include "plaintext.h"
+#include "volume/volume.h"
+
+enum {
+	SUBKEYS = 64,               /* cached salt keys: at most 512 KiB of locked memory */
+	ORDERS_A_ROUND = 16,        /* then the deadlines are looked at again */
+	TELL_WAIT_MS = 20,          /* how long a full channel may delay a message that is no mere statistic */
+	STATS_MS = 1000,
+	CLIENTS_GONE_MS = 50,
+	EXIT_BROKEN_PROTOCOL = 70,
+};
+#define HEARTBEAT_NS 2000000000u    /* what any message of the supervisor is worth */
+
+/* Values of enum gate_cause (revocation.h): this room does not see that header, test_control.c compares. */
+enum { CAUSE_IS_UNREACHABLE = 9, CAUSE_IS_SUPERVISOR_LOST = 15, CAUSE_IS_DETACHED = 17 };
+
+enum phase {
+	PHASE_BARE,      /* nothing attached */
+	PHASE_REFUSED,   /* the backing was not good: no export */
+	PHASE_KEYLESS,   /* the export exists and refuses */
+	PHASE_ASKING,    /* the one-shot hsm has the page */
+	PHASE_OPENING,   /* keys in the ring, the volume is being opened */
+	PHASE_SERVING,
+	PHASE_COUNT
+};
+
+struct control {
+	struct channel supervisor;
+	int timer_fd, wake_fd;
+	enum phase phase;
+	sem_t ready;
+	uint64_t heartbeat_ns, proof_ns;  /* CLOCK_BOOTTIME; 0: none yet */
+	struct msg_dp_attach attach;
+	struct kek_slot slot;
+	struct block *dev;
+	struct keyring *ring;
+	struct keyslot key;
+	uint64_t ticket_nonce, unwrap_ns;
+	uint32_t generation;
+	struct opener opener;
+	_Atomic(struct volume *) volume;
+	atomic_uint clients;
+	atomic_bool closing;
+	uint64_t next_stats_ms, bad_tags_told;
+	bool failstop_told;
+};
+
+/* Why and how the gate falls. */
+struct fall {
+	uint8_t cause;
+	bool self;            /* our own deadline, not an order */
+	bool silent;          /* there is nobody to tell */
+	uint32_t generation;
+	uint64_t nonce;
+	int exit_code;
+};
+
+bool control_fd_good(int fd)
+{
+	struct sockaddr address;
+	socklen_t size = sizeof address, optlen = sizeof(int);
+	int type = 0, listens = 1;
+
+	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &optlen) != 0 || type != SOCK_SEQPACKET)
+		return false;
+	optlen = sizeof(int);
+	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &optlen) != 0 || listens != 0)
+		return false;
+	return getsockname(fd, &address, &size) == 0 && address.sa_family == AF_UNIX;
+}
+
+static uint64_t monotonic_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000u + (uint64_t)t.tv_nsec / 1000000u;
+}
+
+/* ---- telling ---- */
+
+/* Never waits long: a supervisor that does not read is as good as gone, and its heartbeat will say so. */
+static bool tell(struct control *c, const struct message *m)
+{
+	struct pollfd p = { .fd = c->supervisor.fd, .events = POLLOUT };
+	int r = channel_send(&c->supervisor, m, NULL, 0);
+
+	if (r == ERR_BUSY && poll(&p, 1, TELL_WAIT_MS) == 1)
+		r = channel_send(&c->supervisor, m, NULL, 0);
+	if (r == ERR_BUSY)
+		log_error("volume %s: %s was not sent: the supervisor does not read its channel", c->attach.name,
+		          message_row(m->type)->name);
+	return r == 0;
+}
+
+static void tell_ready(struct control *c, uint64_t nonce, int error, uint64_t size, const char *text)
+{
+	struct message m;
+
+	message_init(&m, MSG_DP_READY, nonce);
+	m.body.dp_ready.ok = error == 0;
+	m.body.dp_ready.error = error;
+	m.body.dp_ready.size = size;
+	snprintf(m.body.dp_ready.text, sizeof m.body.dp_ready.text, "%s", text);
+	tell(c, &m);
+}
+
+static void tell_opened(struct control *c, int error, uint8_t verdict, const char *text)
+{
+	struct message m;
+	struct msg_dp_opened *o = &m.body.dp_opened;
+
+	message_init(&m, MSG_DP_OPENED, c->ticket_nonce);
+	o->generation = c->generation;
+	o->error = error;
+	o->verdict = verdict;
+	o->size = error == 0 ? volume_size(atomic_load(&c->volume)) : 0;
+	snprintf(o->kernel, sizeof o->kernel, "%s", keyring_kernel_name(c->ring));
+	o->memory = (uint8_t)keyring_memory_kind(c->ring);
+	o->unwrap_ns = c->unwrap_ns;
+	snprintf(o->text, sizeof o->text, "%s", text);
+	tell(c, &m);
+}
+
+static void tell_event(struct control *c, enum dp_event event, uint64_t count, const char *text)
+{
+	struct message m;
+
+	message_init(&m, MSG_DP_EVENT, 0);
+	m.body.dp_event.event = (uint8_t)event;
+	m.body.dp_event.count = count;
+	snprintf(m.body.dp_event.text, sizeof m.body.dp_event.text, "volume %s: %s", c->attach.name, text);
+	log_error("%s", m.body.dp_event.text);
+	tell(c, &m);
+}
+
+/* ---- the gate falls ---- */
+
+static void shut_keys(struct control *c, uint64_t *cut_ns, uint64_t *wiped_ns)
+{
+	struct volume *v = atomic_load(&c->volume);
+
+	*cut_ns = boot_now_ns();
+	keyslot_close(&c->key);
+	if (v != NULL)
+		volume_lock_keys(v, cut_ns, wiped_ns);
+	if (c->ring != NULL)
+		keyring_wipe(c->ring);
+	if (v == NULL)
+		*wiped_ns = boot_now_ns();
+}
+
+static bool tell_wiped(struct control *c, const struct fall *f, uint64_t cut_ns, uint64_t wiped_ns)
+{
+	struct message m;
+
+	message_init(&m, MSG_DP_WIPED, f->nonce);
+	m.body.dp_wiped = (struct msg_dp_wiped){
+		.generation = f->generation, .cause = f->cause, .self = f->self, .cut_ns = cut_ns, .wiped_ns = wiped_ns
+	};
+	return tell(c, &m);
+}
+
+static void tell_drained(struct control *c, const struct fall *f, int error)
+{
+	struct message m;
+
+	message_init(&m, MSG_DP_DRAINED, f->nonce);
+	m.body.dp_drained = (struct msg_dp_drained){ .error = error, .drained_ns = boot_now_ns() };
+	tell(c, &m);
+}
+
+static void wait_for_clients_gone(struct control *c)
+{
+	const struct timespec step = { .tv_nsec = 1000000 };
+
+	for (int ms = 0; ms < CLIENTS_GONE_MS && atomic_load(&c->clients) > 0; ms++)
+		nanosleep(&step, NULL);
+}
+
+/* An opening under way has acknowledged nothing to anybody, so there is nothing to drain; the ring's wipe stopped it. */
+static int drain(struct control *c)
+{
+	struct volume *v = atomic_load(&c->volume);
+	int r = v != NULL ? volume_lock_drain(v) : 0;
+
+	if (r != 0)
+		log_error("volume %s: acknowledged writes may be lost: %s", c->attach.name, error_text(r));
+	return r;
+}
+
+_Noreturn static void lock(struct control *c, const struct fall *f)
+{
+	uint64_t cut_ns, wiped_ns;
+	bool told;
+	int error;
+
+	shut_keys(c, &cut_ns, &wiped_ns);
+	told = f->silent || tell_wiped(c, f, cut_ns, wiped_ns);
+	atomic_store(&c->closing, true);
+	plaintext_cut_clients();
+	error = drain(c);
+	if (!told)
+		tell_wiped(c, f, cut_ns, wiped_ns);
+	if (!f->silent)
+		tell_drained(c, f, error);
+	wait_for_clients_gone(c);
+	_exit(f->exit_code);
+}
+
+_Noreturn static void lock_lost(struct control *c, const char *why, int exit_code)
+{
+	log_error("volume %s: %s: keys are wiped, the process ends", c->attach.name, why);
+	lock(c, &(struct fall){ .silent = true, .exit_code = exit_code });
+}
+
+/* ---- deadlines ---- */
+
+static uint64_t earlier_deadline(const struct control *c)
+{
+	return c->heartbeat_ns < c->proof_ns ? c->heartbeat_ns : c->proof_ns;
+}
+
+static void set_deadlines(struct control *c, uint64_t heartbeat_ns, uint64_t proof_ns)
+{
+	uint64_t first;
+	struct itimerspec at = { 0 };
+
+	c->heartbeat_ns = heartbeat_ns;
+	c->proof_ns = proof_ns;
+	if (c->ring != NULL)
+		keyring_set_deadlines(c->ring, heartbeat_ns, proof_ns);
+	first = earlier_deadline(c);
+	at.it_value.tv_sec = (time_t)(first / 1000000000u);
+	at.it_value.tv_nsec = (long)(first % 1000000000u);
+	/* a time that has passed fires at once; all zeroes (no deadline) disarms */
+	if (timerfd_settime(c->timer_fd, TFD_TIMER_ABSTIME, &at, NULL) != 0)
+		lock_lost(c, "the supervisor's deadline makes no sense", EXIT_BROKEN_PROTOCOL);
+}
+
+/* Every message is a sign of life. It never shortens what MSG_DP_DEADLINES gave. */
+static void heard_from_supervisor(struct control *c)
+{
+	uint64_t next = boot_now_ns() + HEARTBEAT_NS;
+
+	if (c->heartbeat_ns != 0 && c->heartbeat_ns < next)
+		set_deadlines(c, next, c->proof_ns);
+}
+
+static bool deadlines_passed(const struct control *c)
+{
+	return boot_now_ns() >= earlier_deadline(c);
+}
+
+/* Without keys a deadline has nothing to guard. */
+static void check_deadlines(struct control *c)
+{
+	bool heartbeat;
+
+	if (c->phase < PHASE_ASKING || !deadlines_passed(c))
+		return;
+	heartbeat = c->heartbeat_ns <= c->proof_ns;
+	log_error("volume %s: %s: locking", c->attach.name,
+	          heartbeat ? "the supervisor has been silent for too long" : "the last good proof is too old");
+	lock(c, &(struct fall){ .cause = heartbeat ? CAUSE_IS_SUPERVISOR_LOST : CAUSE_IS_UNREACHABLE,
+	                        .self = true,
+	                        .generation = c->generation });
+}
+
+/* ---- attach ---- */
+
+static bool find_slot(struct control *c, const struct volume_header_info *info)
+{
+	for (unsigned i = 0; i < info->slot_count && i < KEK_SLOTS; i++) {
+		const struct kek_slot *s = &info->slots[i];
+
+		if (s->gen_no == c->attach.gen_no && s->wrapped_size <= sizeof c->slot.wrapped &&
+		    memcmp(s->fingerprint, c->attach.fingerprint, sizeof s->fingerprint) == 0) {
+			c->slot = *s;
+			return true;
+		}
+	}
+	return false;
+}
+
+static int __attribute__((format(printf, 4, 5))) refuse(char *text, size_t size, int error, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(text, size, format, args);
+	va_end(args);
+	return error;
+}
+
+/* Nothing of the header is authenticated yet: it only has to agree with the pins. volume_open proves it. */
+static int check_header(struct control *c, char *text, size_t text_size)
+{
+	struct volume_header_info *info = calloc(1, sizeof *info);
+	char why[160] = "";
+	int r;
+
+	if (info == NULL)
+		return refuse(text, text_size, ERR_NOMEM, "%s", error_text(ERR_NOMEM));
+	r = volume_read_header(c->dev, info, why, sizeof why);
+	if (r != 0)
+		r = refuse(text, text_size, r, "the header: %s%s%s", error_text(r), why[0] != '\0' ? ": " : "", why);
+	else if (memcmp(info->uuid, c->attach.uuid, sizeof info->uuid) != 0)
+		r = refuse(text, text_size, ERR_FOREIGN, "this is another volume: its uuid is not the pinned one; check `backing`");
+	else if (info->size != c->attach.size)
+		r = refuse(text, text_size, ERR_FOREIGN, "the header says %llu bytes, the record %llu: check `backing`",
+		           (unsigned long long)info->size, (unsigned long long)c->attach.size);
+	else if (!find_slot(c, info))
+		r = refuse(text, text_size, ERR_FOREIGN, "no key slot for the configured KEK and generation %u", c->attach.gen_no);
+	free(info);
+	return r;
+}
+
+static int new_ring(struct control *c)
+{
+	const char *forced = c->attach.kernel[0] != '\0' ? c->attach.kernel : NULL;
+	int r = keyring_create(&c->ring, SUBKEYS, forced);
+
+	if (r == 0)
+		keyring_set_deadlines(c->ring, c->heartbeat_ns, c->proof_ns);
+	return r;
+}
+
+static int attach_backing(struct control *c, int fd, char *text, size_t text_size)
+{
+	int r = block_open_fd(&c->dev, fd);
+
+	if (r != 0) {
+		close(fd);
+		return refuse(text, text_size, r, "the backing store: %s", error_text(r));
+	}
+	r = check_header(c, text, text_size);
+	if (r == 0 && (r = new_ring(c)) != 0)
+		refuse(text, text_size, r, "memory for keys: %s; raise the locked-memory limit (LimitMEMLOCK), or check `kernel`",
+		       error_text(r));
+	if (r != 0) {
+		c->dev->ops->close(c->dev); /* gives the lock on the backing store back */
+		c->dev = NULL;
+	}
+	return r;
+}
+
+static void on_attach(struct control *c, const struct message *m, const int *fds)
+{
+	char text[TEXT_MAX_BYTES] = "";
+	int r;
+
+	c->attach = m->body.dp_attach;
+	r = attach_backing(c, fds[0], text, sizeof text);
+	c->phase = r == 0 ? PHASE_KEYLESS : PHASE_REFUSED;
+	if (r != 0)
+		log_error("volume %s: %s", c->attach.name, text);
+	tell_ready(c, m->nonce, r, r == 0 ? c->attach.size : 0, text);
+	if (r == 0)
+		sem_post(&c->ready);
+}
+
+/* ---- unlock ---- */
+
+/* A ring that a key was in, or was to be, is not used again. */
+static void unlock_failed(struct control *c, int error, uint8_t verdict, const char *text)
+{
+	keyslot_close(&c->key);
+	keyring_wipe(c->ring);
+	log_error("volume %s: not unlocked: %s", c->attach.name, text);
+	tell_opened(c, error, verdict, text);
+	keyring_destroy(c->ring);
+	c->ring = NULL;
+	c->phase = PHASE_KEYLESS;
+	if (new_ring(c) != 0)
+		lock_lost(c, "no memory for a new key ring", EXIT_BROKEN_PROTOCOL);
+}
+
+static int ask_hsm(struct control *c)
+{
+	struct msg_page question = { .gen_no = c->attach.gen_no, .wrapped_size = c->slot.wrapped_size };
+
+	memcpy(question.volume, c->attach.name, sizeof question.volume);
+	memcpy(question.wrapped, c->slot.wrapped, c->slot.wrapped_size);
+	return keyslot_ask(&c->key, MSG_PAGE_UNWRAP, &question);
+}
+
+static void on_ticket(struct control *c, const struct message *m, const int *fds)
+{
+	int r;
+
+	c->ticket_nonce = m->nonce;
+	c->generation = m->body.dp_ticket.generation;
+	c->unwrap_ns = 0;
+	if (c->phase == PHASE_OPENING || c->phase == PHASE_SERVING) {
+		close(fds[0]);
+		tell_opened(c, ERR_STATE, VERDICT_UNREACHABLE, "the volume is open, or being opened, already");
+		return;
+	}
+	keyslot_close(&c->key); /* a newer ticket: the older one's hsm is not listened to any more */
+	r = keyslot_begin(&c->key, &m->body.dp_ticket, fds[0]);
+	c->phase = PHASE_ASKING;
+	if (r != 0)
+		unlock_failed(c, r, VERDICT_UNREACHABLE, "no transfer page could be made");
+	else if (deadlines_passed(c))
+		unlock_failed(c, ERR_TIMEOUT, VERDICT_UNREACHABLE, "no deadline in the future was given: no key is taken");
+	else if ((r = ask_hsm(c)) != 0)
+		unlock_failed(c, r, VERDICT_UNREACHABLE, "the hsm process is gone before it was asked");
+}
+
+static void start_opening(struct control *c)
+{
+	struct opener *o = &c->opener;
+	int r;
+
+	*o = (struct opener){ .dev = c->dev, .ring = c->ring, .wake_fd = c->wake_fd };
+	o->options = (struct volume_options){ .read_only = c->attach.read_only, .expect_size = c->attach.size };
+	o->options.cache_nodes = (size_t)c->attach.cache_mib * (1048576 / SECTOR_BYTES);
+	memcpy(o->kcv, c->attach.kcv, sizeof o->kcv);
+	c->phase = PHASE_OPENING;
+	r = opener_start(o);
+	if (r != 0)
+		unlock_failed(c, r, VERDICT_GOOD, "no thread to open the volume with");
+}
+
+static void on_hsm_answer(struct control *c)
+{
+	struct msg_page_done done;
+	uint8_t kcv[KCV_BYTES];
+	char text[TEXT_MAX_BYTES];
+	int r = keyslot_answer(&c->key, &done, &c->unwrap_ns);
+
+	if (r == ERR_BUSY)
+		return;
+	if (r != 0) {
+		snprintf(text, sizeof text, "the hsm process: %s (%s)", r == ERR_PROTOCOL ? error_text(r) : "no key",
+		         verdict_name((enum hsm_verdict)done.verdict));
+		unlock_failed(c, r, done.verdict, text);
+		return;
+	}
+	r = keyslot_load(&c->key, c->ring, kcv, c->attach.kcv, c->attach.uuid, c->attach.gen_no);
+	if (r != 0)
+		unlock_failed(c, r, VERDICT_GOOD, r == ERR_FOREIGN ? "the unwrapped key is not this volume's" : error_text(r));
+	else
+		start_opening(c);
+}
+
+static void on_opened(struct control *c)
+{
+	char text[TEXT_MAX_BYTES];
+	int r = opener_join(&c->opener);
+
+	if (r != 0) {
+		snprintf(text, sizeof text, "%s%s%s", error_text(r), c->opener.why[0] != '\0' ? ": " : "", c->opener.why);
+		unlock_failed(c, r, VERDICT_GOOD, text);
+		return;
+	}
+	c->phase = PHASE_SERVING;
+	c->next_stats_ms = monotonic_ms() + STATS_MS;
+	atomic_store(&c->volume, c->opener.volume);
+	log_notice("volume %s: open, %s kernel, keys in %s", c->attach.name, keyring_kernel_name(c->ring),
+	           secret_memory_kind_name(keyring_memory_kind(c->ring)));
+	tell_opened(c, 0, VERDICT_GOOD, "");
+}
+
+/* ---- statistics and alarms ---- */
+
+static void raise_alarms(struct control *c, const struct volume_stats *s)
+{
+	if (s->bad_tags > c->bad_tags_told) {
+		c->bad_tags_told = s->bad_tags;
+		tell_event(c, DP_EVENT_BAD_TAG, s->bad_tags, "stored data failed authentication: damage or an attack");
+	}
+	if (s->failstop && !c->failstop_told) {
+		c->failstop_told = true;
+		tell_event(c, DP_EVENT_FAILSTOP, 1, "a write or flush of the backing store failed: detach, repair, attach");
+	}
+}
+
+/* A supervisor that is behind with its mail does not need another statistic. */
+static void send_stats(struct control *c, const struct volume_stats *s)
+{
+	struct message m;
+
+	message_init(&m, MSG_DP_STATS, 0);
+	m.body.dp_stats = (struct msg_dp_stats){
+		.read_ops = s->read_ops,
+		.write_ops = s->write_ops,
+		.flush_ops = s->flush_ops,
+		.zero_ops = s->zero_ops,
+		.read_bytes = s->read_bytes,
+		.written_bytes = s->written_bytes,
+		.bad_tags = s->bad_tags,
+		.dirty_nodes = s->dirty_nodes,
+		.connections = atomic_load(&c->clients),
+		.failstop = s->failstop,
+	};
+	channel_send(&c->supervisor, &m, NULL, 0);
+}
+
+/* Once a second, so that a flood of bad tags is one alarm a second. */
+static void tick(struct control *c)
+{
+	struct volume_stats s;
+
+	if (c->phase != PHASE_SERVING || monotonic_ms() < c->next_stats_ms)
+		return;
+	c->next_stats_ms = monotonic_ms() + STATS_MS;
+	volume_stats(atomic_load(&c->volume), &s);
+	send_stats(c, &s);
+	raise_alarms(c, &s);
+}
+
+/* The first alarm of its kind does not wait for the tick. */
+static void on_wake(struct control *c)
+{
+	struct volume_stats s;
+	uint64_t count;
+
+	if (read(c->wake_fd, &count, sizeof count) < 0)
+		return;
+	if (c->phase == PHASE_OPENING && atomic_load(&c->opener.done)) {
+		on_opened(c);
+		return;
+	}
+	if (c->phase != PHASE_SERVING)
+		return;
+	volume_stats(atomic_load(&c->volume), &s);
+	if ((s.failstop && !c->failstop_told) || (s.bad_tags > 0 && c->bad_tags_told == 0))
+		raise_alarms(c, &s);
+}
+
+/* ---- orders ---- */
+
+static void on_deadlines(struct control *c, const struct message *m, const int *fds)
+{
+	(void)fds;
+	set_deadlines(c, m->body.dp_deadlines.heartbeat_ns, m->body.dp_deadlines.proof_ns);
+}
+
+static void on_lock(struct control *c, const struct message *m, const int *fds)
+{
+	(void)fds;
+	lock(c, &(struct fall){ .cause = m->body.dp_lock.cause, .generation = m->body.dp_lock.generation, .nonce = m->nonce });
+}
+
+static void on_detach(struct control *c, const struct message *m, const int *fds)
+{
+	(void)fds;
+	lock(c, &(struct fall){ .cause = CAUSE_IS_DETACHED, .generation = c->generation, .nonce = m->nonce });
+}
+
+enum {
+	IN_BARE = 1u << PHASE_BARE,
+	IN_ATTACHED = 1u << PHASE_KEYLESS | 1u << PHASE_ASKING | 1u << PHASE_OPENING | 1u << PHASE_SERVING,
+	IN_ANY = (1u << PHASE_COUNT) - 1,
+};
+
+/* clang-format off */
+static const struct permit {
+	enum message_type type;
+	unsigned phases;
+	void (*take)(struct control *c, const struct message *m, const int *fds);
+} permits[] = {
+	{ MSG_DP_ATTACH,    IN_BARE,     on_attach },
+	{ MSG_DP_TICKET,    IN_ATTACHED, on_ticket },
+	{ MSG_DP_DEADLINES, IN_ANY,      on_deadlines },
+	{ MSG_DP_LOCK,      IN_ANY,      on_lock },
+	{ MSG_DP_DETACH,    IN_ANY,      on_detach },
+};
+/* clang-format on */
+
+static const struct permit *permit_for(const struct control *c, uint32_t type)
+{
+	for (size_t i = 0; i < sizeof permits / sizeof permits[0]; i++)
+		if (permits[i].type == type && (permits[i].phases & 1u << c->phase))
+			return &permits[i];
+	return NULL;
+}
+
+static bool take_order(struct control *c)
+{
+	const struct permit *permit;
+	struct message m;
+	int fds[CHANNEL_FDS_MAX];
+	unsigned count;
+	int r = channel_receive(&c->supervisor, &m, fds, &count, NULL);
+
+	if (r == ERR_BUSY)
+		return false;
+	if (r == ERR_PROTOCOL)
+		lock_lost(c, "the supervisor's message was malformed", EXIT_BROKEN_PROTOCOL);
+	if (r <= 0)
+		lock_lost(c, "the supervisor is gone", 0);
+	permit = permit_for(c, m.type);
+	if (permit == NULL)
+		lock_lost(c, "the supervisor's message is not allowed now", EXIT_BROKEN_PROTOCOL);
+	heard_from_supervisor(c);
+	permit->take(c, &m, fds);
+	return true;
+}
+
+/* ---- the loop ---- */
+
+static int ms_to_stats(const struct control *c)
+{
+	uint64_t now = monotonic_ms();
+
+	if (c->phase != PHASE_SERVING)
+		return -1;
+	return now >= c->next_stats_ms ? 0 : (int)(c->next_stats_ms - now);
+}
+
+static void round_once(struct control *c)
+{
+	struct pollfd p[] = {
+		{ .fd = c->supervisor.fd, .events = POLLIN },
+		{ .fd = c->timer_fd, .events = POLLIN },
+		{ .fd = c->wake_fd, .events = POLLIN },
+		{ .fd = c->key.hsm.fd, .events = POLLIN }, /* -1 is skipped */
+	};
+	uint64_t fired;
+
+	if (poll(p, sizeof p / sizeof p[0], ms_to_stats(c)) < 0)
+		return;
+	for (int i = 0; p[0].revents != 0 && i < ORDERS_A_ROUND && take_order(c); i++)
+		continue;
+	check_deadlines(c);
+	if (p[1].revents != 0 && read(c->timer_fd, &fired, sizeof fired) < 0)
+		return; /* set anew meanwhile */
+	if (p[3].revents != 0 && p[3].fd == c->key.hsm.fd && c->phase == PHASE_ASKING)
+		on_hsm_answer(c);
+	if (p[2].revents != 0)
+		on_wake(c);
+	tick(c);
+}
+
+static void *control_main(void *context)
+{
+	struct control *c = context;
+
+	for (;;)
+		round_once(c);
+	return NULL;
+}
+
+static int say_hello(struct control *c)
+{
+	struct message m;
+
+	message_init(&m, MSG_HELLO, 0);
+	snprintf(m.body.hello.version, sizeof m.body.hello.version, "%s", FALLGATE_VERSION);
+	m.body.hello.pid = (int32_t)getpid();
+	return channel_send(&c->supervisor, &m, NULL, 0);
+}
+
+int control_create(struct control **out, int fd)
+{
+	struct control *c = calloc(1, sizeof *c);
+
+	if (c == NULL)
+		return ERR_NOMEM;
+	c->timer_fd = timerfd_create(CLOCK_BOOTTIME, TFD_CLOEXEC | TFD_NONBLOCK);
+	c->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (c->timer_fd < 0 || c->wake_fd < 0)
+		goto failed;
+	sem_init(&c->ready, 0, 0);
+	keyslot_init(&c->key);
+	channel_init(&c->supervisor, fd, ROLE_DATAPLANE, ROLE_SUPERVISOR);
+	if (say_hello(c) != 0)
+		goto failed;
+	*out = c;
+	return 0;
+failed: /* the process ends: its descriptors with it */
+	free(c);
+	return ERR_IO;
+}
+
+int control_start(struct control *c)
+{
+	pthread_t thread;
+
+	if (pthread_create(&thread, NULL, control_main, c) != 0)
+		return ERR_NOMEM;
+	pthread_detach(thread);
+	return 0;
+}
+
+void control_wait_ready(struct control *c)
+{
+	while (sem_wait(&c->ready) != 0)
+		continue;
+}
+
+uint64_t control_size(const struct control *c)
+{
+	return c->attach.size;
+}
+
+bool control_read_only(const struct control *c)
+{
+	return c->attach.read_only;
+}
+
+struct volume *control_volume(struct control *c)
+{
+	return atomic_load_explicit(&c->volume, memory_order_acquire);
+}
+
+void control_noticed(struct control *c, int error)
+{
+	uint64_t one = 1;
+
+	if ((error == ERR_CORRUPT || error == ERR_FAILSTOP || error == ERR_IO) && write(c->wake_fd, &one, sizeof one) < 0)
+		return; /* the counter is full: it is raised */
+}
+
+bool control_client_came(struct control *c)
+{
+	if (atomic_load(&c->closing))
+		return false;
+	atomic_fetch_add(&c->clients, 1);
+	return true;
+}
+
+void control_client_went(struct control *c)
+{
+	atomic_fetch_sub(&c->clients, 1);
+}

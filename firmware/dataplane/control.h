@@ -1,0 +1,41 @@
+/* The serving dataplane's control thread: takes the supervisor's orders, keeps the deadlines, gets the key, and lets the gate
+ * fall. What must hold: it never waits for a disk or for an hsm while a key is in RAM, except in the lock's own drain, when none
+ * is left; MSG_DP_WIPED goes out the moment the keys are gone; a lost, silent or malformed supervisor ends in wiped keys and the
+ * end of the process. The volume, once published, is never freed: the process ends with it. */
+#ifndef FALLGATE_DATAPLANE_CONTROL_H
+#define FALLGATE_DATAPLANE_CONTROL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct control;
+struct volume;
+
+/* True if fd is one end of a SOCK_SEQPACKET pair, as the agent hands it out. */
+bool control_fd_good(int fd);
+
+/* Makes what the thread needs, takes fd over and says hello. 0, ERR_NOMEM, ERR_IO. Before the sandbox. */
+int control_create(struct control **out, int fd);
+
+/* Starts the thread. 0 or ERR_NOMEM. In the sandbox. */
+int control_start(struct control *c);
+
+/* Returns when the supervisor has attached a volume and its header was found good: from then on the export exists. If that never
+ * comes, neither does the return: the control thread ends the process. */
+void control_wait_ready(struct control *c);
+
+/* After control_wait_ready. */
+uint64_t control_size(const struct control *c);
+bool control_read_only(const struct control *c);
+
+/* The volume, or NULL while there is no key. Any thread. */
+struct volume *control_volume(struct control *c);
+
+/* An operation ended with this error: the control thread looks whether there is something to tell. Any thread. */
+void control_noticed(struct control *c, int error);
+
+/* A client came or went. False: the gate is falling, nobody may come. Any thread. */
+bool control_client_came(struct control *c);
+void control_client_went(struct control *c);
+
+#endif
