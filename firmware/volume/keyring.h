@@ -28,6 +28,9 @@ int keyring_create(struct keyring **out, size_t subkeys, const char *forced_kern
 int keyring_load(struct keyring *k, uint8_t kcv[static KCV_BYTES], const uint8_t payload[static DEK_PAYLOAD_BYTES],
                  const uint8_t uuid[static UUID_BYTES], uint32_t gen_no);
 
+/* The key-check value of a loaded generation; it is no secret. 0 or ERR_NOT_FOUND. */
+int keyring_kcv(struct keyring *k, uint8_t kcv[static KCV_BYTES], uint32_t gen_no);
+
 /* Writes the 16 bind bytes for a new payload. No secret involved. */
 void keyring_bind(uint8_t bind[static DEK_BIND_BYTES], const uint8_t uuid[static UUID_BYTES], uint32_t gen_no);
 

@@ -1,0 +1,982 @@
+/* The verbs: reading, writing, zeroing, extents, opening and closing. A write's order is fixed: seal into private memory, put the
+ * slots into the tree, then let the device have the ciphertext; so whatever the tree names is sealed, and a lock at any point
+ * finds in memory all that it has to seal. A read copies slots first and verifies after; nothing unverified leaves this file. */
+#include "volume.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "engine.h"
+#include "format.h"
+#include "hal/block.h"
+#include "hal/entropy.h"
+
+enum {
+	CACHE_DEFAULT = 2048,
+	CACHE_LEAST = 64,
+	DIRTY_DEFAULT = 1024,
+	DIRTY_LEAST = 64, /* more than LEAVES_PER_IO paths to the top */
+	LOST_WRITE_TRIES = 3,
+};
+
+_Static_assert(DIRTY_LEAST >= LEAVES_PER_IO * LEVELS_MAX, "one piece of a write must fit between two checkpoints");
+
+/* One piece of a request: at most IO_SECTORS sectors, of which the first and the last may be touched in part. */
+struct piece {
+	uint64_t lba;
+	size_t count;
+	size_t head; /* bytes of the first sector before the request */
+	size_t size; /* bytes of the request in this piece */
+};
+
+static struct piece piece_at(uint64_t at, size_t left)
+{
+	struct piece p = { .lba = at / SECTOR_BYTES, .head = at % SECTOR_BYTES };
+	size_t room = (size_t)IO_SECTORS * SECTOR_BYTES - p.head;
+
+	p.size = left < room ? left : room;
+	p.count = (p.head + p.size + SECTOR_BYTES - 1) / SECTOR_BYTES;
+	return p;
+}
+
+/* Which edge buffer stands in for sector i; -1: the sector is covered whole. */
+static int edge_of(const struct piece *p, size_t i)
+{
+	if (i == 0 && (p->head != 0 || p->size < SECTOR_BYTES))
+		return 0;
+	if (i == p->count - 1 && (p->head + p->size) % SECTOR_BYTES != 0)
+		return 1;
+	return -1;
+}
+
+/* Where the request's bytes of sector i lie: in the sector, and in the request's piece. */
+struct overlap {
+	size_t in_sector, in_piece, size;
+};
+
+static struct overlap overlap_of(const struct piece *p, size_t i)
+{
+	struct overlap o = { .in_sector = i == 0 ? p->head : 0 };
+	size_t end = p->head + p->size - i * SECTOR_BYTES;
+
+	o.in_piece = i == 0 ? 0 : i * SECTOR_BYTES - p->head;
+	o.size = (end < SECTOR_BYTES ? end : SECTOR_BYTES) - o.in_sector;
+	return o;
+}
+
+static bool in_volume(const struct volume *v, uint64_t size, uint64_t at)
+{
+	uint64_t end;
+
+	return add_u64(&end, at, size) && end <= volume_size(v);
+}
+
+static uint64_t sectors_touched(uint64_t size, uint64_t at)
+{
+	return (at % SECTOR_BYTES + size + SECTOR_BYTES - 1) / SECTOR_BYTES;
+}
+
+/* --- reading --------------------------------------------------------------------------------------------------------------- */
+
+/* Slots of [lba, lba+count) as they are now; the range entry keeps them so. */
+static int copy_slots(struct volume *v, uint64_t lba, size_t count, struct slot *slots)
+{
+	const struct slot zero = { .state = SLOT_ZERO };
+	int r = 0;
+
+	pthread_mutex_lock(&v->tree.lock);
+	for (size_t done = 0; done < count && r == 0;) {
+		unsigned first = (unsigned)((lba + done) % FANOUT), zero_level;
+		size_t n = FANOUT - first < count - done ? FANOUT - first : count - done;
+		struct node *leaf;
+
+		r = tree_pin(&v->tree, 1, (lba + done) / FANOUT, false, &leaf, &zero_level);
+		for (size_t i = 0; i < n && r == 0; i++) {
+			if (leaf == NULL)
+				slots[done + i] = zero;
+			else
+				tree_get(leaf, first + (unsigned)i, &slots[done + i]);
+		}
+		if (leaf != NULL)
+			tree_unpin(&v->tree, leaf);
+		done += n;
+	}
+	pthread_mutex_unlock(&v->tree.lock);
+	return r;
+}
+
+/* A sector that failed is read once more: a transfer may have gone wrong on its way. */
+static int open_again(struct volume *v, struct request *q, uint64_t lba, size_t i)
+{
+	int r = v->dev->ops->read(v->dev, q->io, SECTOR_BYTES, geometry_offset(&v->header.geometry, 0, lba, 0));
+
+	if (r == 0)
+		r = sectors_open(&v->sealer, &q->run, lba, 1, q->io, &q->out[i], &q->slots[i], &q->good[i]);
+	if (r < 0)
+		return r;
+	if (q->good[i])
+		return 0;
+	atomic_fetch_add(&v->tree.bad_tags, 1);
+	log_error("volume: sector %llu failed its tag twice", (unsigned long long)lba);
+	return ERR_CORRUPT;
+}
+
+/* Sectors i .. i+n-1 of the piece from lba on are SEALED: one read, then runs of leases. */
+static int read_sealed(struct volume *v, struct request *q, uint64_t lba, size_t i, size_t n)
+{
+	int r = v->dev->ops->read(v->dev, q->io, n * SECTOR_BYTES, geometry_offset(&v->header.geometry, 0, lba + i, 0));
+
+	if (r == 0)
+		r = sectors_open(&v->sealer, &q->run, lba + i, n, q->io, q->out + i, q->slots + i, q->good + i);
+	for (size_t k = i; k < i + n && r == 0; k++)
+		if (!q->good[k])
+			r = open_again(v, q, lba + k, k);
+	return r;
+}
+
+/* Fills q->out[0 .. count-1] with the plaintext of sectors from lba on; q->slots is used. */
+static int read_sectors(struct volume *v, struct request *q, uint64_t lba, size_t count)
+{
+	int r = copy_slots(v, lba, count, q->slots);
+
+	for (size_t i = 0, n; i < count && r == 0; i += n) {
+		enum slot_state state = (enum slot_state)q->slots[i].state;
+
+		for (n = 1; i + n < count && q->slots[i + n].state == state;)
+			n++;
+		if (state == SLOT_SEALED) {
+			r = read_sealed(v, q, lba, i, n);
+		} else if (state == SLOT_ZERO) {
+			for (size_t k = i; k < i + n; k++)
+				memset(q->out[k], 0, SECTOR_BYTES);
+		} else {
+			log_error("volume: sector %llu is known to be lost", (unsigned long long)(lba + i));
+			r = ERR_CORRUPT;
+		}
+	}
+	return r;
+}
+
+static int read_piece(struct volume *v, struct request *q, const struct piece *p, uint8_t *to)
+{
+	int r;
+
+	for (size_t i = 0; i < p->count; i++) {
+		int e = edge_of(p, i);
+
+		q->out[i] = e >= 0 ? q->edge[e] : to + overlap_of(p, i).in_piece;
+	}
+	r = read_sectors(v, q, p->lba, p->count);
+	for (size_t i = 0; i < p->count && r == 0; i++) {
+		struct overlap o = overlap_of(p, i);
+
+		if (edge_of(p, i) >= 0)
+			memcpy(to + o.in_piece, q->out[i] + o.in_sector, o.size);
+	}
+	return r;
+}
+
+static int read_range(struct volume *v, uint8_t *to, size_t size, uint64_t at)
+{
+	struct request *q = pool_take(&v->pool);
+	int r = q == NULL ? ERR_NOMEM : 0;
+
+	for (size_t done = 0; done < size && r == 0;) {
+		struct piece p = piece_at(at + done, size - done);
+
+		r = read_piece(v, q, &p, to + done);
+		done += p.size;
+	}
+	if (q != NULL)
+		pool_return(&v->pool, q);
+	return r;
+}
+
+int volume_read(struct volume *v, void *buf, size_t size, uint64_t at)
+{
+	struct range range;
+	int r;
+
+	if (!in_volume(v, size, at))
+		return ERR_RANGE;
+	if (size == 0)
+		return atomic_load(&v->locked) ? ERR_REVOKED : 0;
+	r = range_enter(&v->ranges, &range, at / SECTOR_BYTES, sectors_touched(size, at), false);
+	if (r == 0) {
+		r = read_range(v, buf, size, at);
+		range_leave(&v->ranges, &range);
+	}
+	if (r == 0 && atomic_load(&v->locked))
+		r = ERR_REVOKED;
+	if (r < 0) {
+		secret_wipe(buf, size);
+		return r;
+	}
+	atomic_fetch_add(&v->read_ops, 1);
+	atomic_fetch_add(&v->read_bytes, size);
+	return 0;
+}
+
+/* --- writing --------------------------------------------------------------------------------------------------------------- */
+
+/* What the rest of a partly written sector holds. *blank: the sector is ZERO. */
+static int fill_edge(struct volume *v, struct request *q, uint64_t lba, uint8_t *edge, bool *blank)
+{
+	uint8_t *kept = q->out[0];
+	int r;
+
+	q->out[0] = edge;
+	r = read_sectors(v, q, lba, 1);
+	q->out[0] = kept;
+	*blank = r == 0 && q->slots[0].state == SLOT_ZERO;
+	return r;
+}
+
+/* Fills the edges and points q->in at each sector's plaintext. from == NULL: zeroes. */
+static int gather(struct volume *v, struct request *q, const struct piece *p, const uint8_t *from)
+{
+	for (size_t i = 0; i < p->count; i++) {
+		struct overlap o = overlap_of(p, i);
+		int e = edge_of(p, i);
+		bool blank;
+		int r;
+
+		if (e < 0) {
+			q->in[i] = from + o.in_piece;
+			continue;
+		}
+		r = fill_edge(v, q, p->lba + i, q->edge[e], &blank);
+		if (r < 0)
+			return r;
+		if (from == NULL)
+			memset(q->edge[e] + o.in_sector, 0, o.size);
+		else
+			memcpy(q->edge[e] + o.in_sector, from + o.in_piece, o.size);
+		q->in[i] = q->edge[e];
+	}
+	return 0;
+}
+
+static void unpin_leaves(struct volume *v, struct request *q)
+{
+	for (unsigned i = 0; i < q->leaf_count; i++)
+		tree_unpin(&v->tree, q->leaves[i]);
+	q->leaf_count = 0;
+}
+
+static int pin_leaves(struct volume *v, struct request *q, uint64_t lba, size_t count)
+{
+	uint64_t first = lba / FANOUT, last = (lba + count - 1) / FANOUT;
+	unsigned unused;
+	int r = 0;
+
+	pthread_mutex_lock(&v->tree.lock);
+	q->leaf_count = 0;
+	for (uint64_t i = first; i <= last && r == 0; i++) {
+		r = tree_pin(&v->tree, 1, i, true, &q->leaves[q->leaf_count], &unused);
+		if (r == 0)
+			q->leaf_count++;
+	}
+	if (r < 0)
+		unpin_leaves(v, q);
+	pthread_mutex_unlock(&v->tree.lock);
+	return r;
+}
+
+/* Takes counters and seals the piece into q->io, new slots into q->slots. Leases of at most 64. */
+static int seal_piece(struct volume *v, struct request *q, const struct piece *p)
+{
+	uint8_t salt[AEAD_SALT_BYTES];
+	uint64_t ctr;
+	int r = sealer_take(&v->sealer, p->count, salt, &ctr);
+
+	for (size_t i = 0; i < p->count && r == 0; i++) {
+		memcpy(q->slots[i].salt, salt, sizeof salt);
+		q->slots[i].gen_ix = v->sealer.active;
+		q->slots[i].state = SLOT_SEALED;
+		q->slots[i].ctr = ctr + i;
+	}
+	for (size_t i = 0; i < p->count && r == 0; i += AEAD_RUN_MAX) {
+		size_t n = p->count - i < AEAD_RUN_MAX ? p->count - i : AEAD_RUN_MAX;
+
+		r = sectors_seal(&v->sealer, &q->run, p->lba + i, n, q->in + i, q->io + i * SECTOR_BYTES, q->slots + i);
+	}
+	return r;
+}
+
+/* With tree.lock: waits until a change of `need` more dirty nodes may go in. The lock is away while a checkpoint makes room. */
+static int wait_for_room(struct volume *v, size_t (*need)(const void *), const void *what)
+{
+	for (;;) {
+		int r = engine_admits(v);
+
+		if (r < 0)
+			return r;
+		if (v->gate) {
+			pthread_cond_wait(&v->changed, &v->tree.lock);
+			continue;
+		}
+		if (v->tree.dirty_count + need(what) <= v->tree.dirty_max)
+			return 0;
+		pthread_mutex_unlock(&v->tree.lock);
+		r = engine_checkpoint(v, false);
+		pthread_mutex_lock(&v->tree.lock);
+		if (r < 0)
+			return r;
+	}
+}
+
+static size_t need_of_leaves(const void *request)
+{
+	const struct request *q = request;
+	size_t need = 0;
+
+	for (unsigned i = 0; i < q->leaf_count; i++)
+		need += tree_dirty_need(q->leaves[i]);
+	return need;
+}
+
+static struct node *leaf_of(const struct request *q, const struct piece *p, size_t i)
+{
+	return q->leaves[(p->lba + i) / FANOUT - p->lba / FANOUT];
+}
+
+/* The moment of acceptance: after it the tree names the new versions, and whoever seals it waits for their writing. */
+static int accept_piece(struct volume *v, struct request *q, const struct piece *p)
+{
+	int r;
+
+	pthread_mutex_lock(&v->tree.lock);
+	r = wait_for_room(v, need_of_leaves, q);
+	if (r < 0) {
+		unpin_leaves(v, q);
+		pthread_mutex_unlock(&v->tree.lock);
+		return r;
+	}
+	for (size_t i = 0; i < p->count; i++) {
+		unsigned at = (unsigned)((p->lba + i) % FANOUT);
+
+		tree_get(leaf_of(q, p, i), at, &q->old[i]);
+		tree_put(leaf_of(q, p, i), at, &q->slots[i]);
+	}
+	for (unsigned i = 0; i < q->leaf_count; i++)
+		tree_mark_dirty(&v->tree, q->leaves[i]);
+	v->in_flight++;
+	pthread_mutex_unlock(&v->tree.lock);
+	return 0;
+}
+
+static int write_in_place(struct volume *v, struct request *q, const struct piece *p)
+{
+	return v->dev->ops->write(v->dev, q->io, p->count * SECTOR_BYTES, geometry_offset(&v->header.geometry, 0, p->lba, 0));
+}
+
+/* A sector is all old or all new (D1): where the device does not show the new ciphertext, the old slot is right. Keyless. */
+static void find_untouched(struct volume *v, struct request *q, const struct piece *p)
+{
+	for (size_t i = 0; i < p->count; i++) {
+		uint64_t at = geometry_offset(&v->header.geometry, 0, p->lba + i, 0);
+
+		q->good[i] = v->dev->ops->read(v->dev, q->edge[0], SECTOR_BYTES, at) == 0 &&
+		             memcmp(q->edge[0], q->io + i * SECTOR_BYTES, SECTOR_BYTES) == 0;
+	}
+}
+
+/* With tree.lock. False: the lock was faster, and its sealed nodes name the new versions. */
+static bool restore_untouched(struct volume *v, struct request *q, const struct piece *p)
+{
+	if (atomic_load(&v->locked))
+		return false;
+	for (size_t i = 0; i < p->count; i++)
+		if (!q->good[i])
+			tree_put(leaf_of(q, p, i), (unsigned)((p->lba + i) % FANOUT), &q->old[i]);
+	return true;
+}
+
+/* The device refused a data write. Old slots come back; if a lock has sealed the new ones already, only writing helps. */
+static int refused(struct volume *v, struct request *q, const struct piece *p, int error)
+{
+	bool restored;
+	int r = error;
+
+	find_untouched(v, q, p);
+	pthread_mutex_lock(&v->tree.lock);
+	restored = restore_untouched(v, q, p);
+	pthread_mutex_unlock(&v->tree.lock);
+	if (restored)
+		return error;
+	for (int i = 0; i < LOST_WRITE_TRIES && r < 0; i++)
+		r = write_in_place(v, q, p);
+	if (r < 0) {
+		log_error("volume: sectors %llu to %llu could not be written after the lock: %s",
+		          (unsigned long long)p->lba, (unsigned long long)(p->lba + p->count - 1), error_text(r));
+		pthread_mutex_lock(&v->tree.lock);
+		v->lost = r;
+		pthread_mutex_unlock(&v->tree.lock);
+	}
+	return r;
+}
+
+static int issue_piece(struct volume *v, struct request *q, const struct piece *p)
+{
+	int r = write_in_place(v, q, p);
+
+	if (r < 0)
+		r = refused(v, q, p, r);
+	pthread_mutex_lock(&v->tree.lock);
+	unpin_leaves(v, q);
+	v->in_flight--;
+	if (v->in_flight == 0)
+		pthread_cond_broadcast(&v->changed);
+	pthread_mutex_unlock(&v->tree.lock);
+	return r;
+}
+
+static int write_piece(struct volume *v, struct request *q, const struct piece *p, const uint8_t *from)
+{
+	int r = gather(v, q, p, from);
+
+	if (r == 0)
+		r = pin_leaves(v, q, p->lba, p->count);
+	if (r < 0)
+		return r;
+	r = seal_piece(v, q, p);
+	if (r < 0) {
+		pthread_mutex_lock(&v->tree.lock);
+		unpin_leaves(v, q);
+		pthread_mutex_unlock(&v->tree.lock);
+		return r;
+	}
+	r = accept_piece(v, q, p);
+	if (r < 0)
+		return r;
+	return issue_piece(v, q, p);
+}
+
+static int write_range(struct volume *v, const uint8_t *from, size_t size, uint64_t at)
+{
+	struct request *q = pool_take(&v->pool);
+	int r = q == NULL ? ERR_NOMEM : 0;
+
+	for (size_t done = 0; done < size && r == 0;) {
+		struct piece p = piece_at(at + done, size - done);
+
+		r = write_piece(v, q, &p, from + done);
+		done += p.size;
+	}
+	if (q != NULL)
+		pool_return(&v->pool, q);
+	return r;
+}
+
+/* Common to what changes the volume. */
+static int check_change(const struct volume *v, uint64_t size, uint64_t at)
+{
+	if (!in_volume(v, size, at))
+		return ERR_RANGE;
+	if (v->read_only)
+		return ERR_DENIED;
+	return engine_admits(v);
+}
+
+int volume_write(struct volume *v, const void *buf, size_t size, uint64_t at, bool fua)
+{
+	struct range range;
+	int r = check_change(v, size, at);
+
+	if (r < 0 || size == 0)
+		return r;
+	r = range_enter(&v->ranges, &range, at / SECTOR_BYTES, sectors_touched(size, at), true);
+	if (r < 0)
+		return r;
+	r = write_range(v, buf, size, at);
+	range_leave(&v->ranges, &range);
+	if (r == 0 && fua)
+		r = engine_checkpoint(v, false);
+	if (r < 0)
+		return r;
+	atomic_fetch_add(&v->write_ops, 1);
+	atomic_fetch_add(&v->written_bytes, size);
+	return 0;
+}
+
+int volume_flush(struct volume *v)
+{
+	int r = engine_admits(v);
+
+	if (r == 0 && !v->read_only)
+		r = engine_checkpoint(v, false);
+	if (r == 0)
+		atomic_fetch_add(&v->flush_ops, 1);
+	return r;
+}
+
+/* --- zeroing --------------------------------------------------------------------------------------------------------------- */
+
+/* The largest stretch from lba on that is one run of whole objects of one level under one parent. */
+struct cut {
+	unsigned level;    /* of the objects; their slots are in a node of level + 1, or in the root */
+	uint64_t index;    /* of the first object */
+	unsigned count;
+	uint64_t sectors;  /* how far it reaches, not past the volume's end */
+};
+
+static struct cut cut_at(const struct geometry *g, uint64_t lba, uint64_t end)
+{
+	struct cut c = { .level = 0 };
+	uint64_t last;
+
+	while (c.level < g->levels) {
+		uint64_t span = g->span[c.level + 1];
+
+		if (lba % span != 0 || (end - lba < span && end != g->n_sectors))
+			break;
+		c.level++;
+	}
+	c.index = lba / g->span[c.level];
+	/* An object that the volume's end cuts short is whole when the range reaches that end. */
+	last = end == g->n_sectors ? g->count[c.level] : end / g->span[c.level];
+	if (last > c.index - c.index % FANOUT + FANOUT)
+		last = c.index - c.index % FANOUT + FANOUT;
+	c.count = (unsigned)(last - c.index);
+	c.sectors = c.count * g->span[c.level];
+	if (c.sectors > end - lba)
+		c.sectors = end - lba;
+	return c;
+}
+
+static size_t need_of_node(const void *node)
+{
+	return node == NULL ? 0 : tree_dirty_need(node);
+}
+
+/* With tree.lock. n: the node that holds the slots; NULL: the root record does. */
+static int zero_slots(struct volume *v, struct node *n, const struct cut *c)
+{
+	uint8_t salt[AEAD_SALT_BYTES];
+	unsigned first = (unsigned)(c->index % FANOUT);
+	uint64_t ctr;
+	int r = wait_for_room(v, need_of_node, n);
+
+	if (r < 0)
+		return r;
+	if (tree_is_zero(&v->tree, n, first, c->count))
+		return 0;
+	sealer_take_reserved(&v->sealer, 1, salt, &ctr);
+	tree_zero(&v->tree, n, first, c->count, ctr);
+	if (n == NULL)
+		v->root_dirty = true;
+	else
+		tree_mark_dirty(&v->tree, n);
+	return 0;
+}
+
+/* Zeroes the first cut of [*lba, end) and moves *lba past it, or past the ZERO object that covers it. */
+static int zero_cut(struct volume *v, uint64_t *lba, uint64_t end)
+{
+	const struct geometry *g = &v->header.geometry;
+	struct cut c = cut_at(g, *lba, end);
+	struct node *n = NULL;
+	unsigned zero_level = 0;
+	int r = 0;
+
+	pthread_mutex_lock(&v->tree.lock);
+	if (c.level < g->levels)
+		r = tree_pin(&v->tree, c.level + 1, c.index / FANOUT, false, &n, &zero_level);
+	if (r == 0 && (n != NULL || c.level == g->levels)) {
+		r = zero_slots(v, n, &c);
+		*lba += c.sectors;
+	} else if (r == 0) {
+		uint64_t past = (*lba / g->span[zero_level] + 1) * g->span[zero_level];
+
+		*lba = past < end ? past : end;
+	}
+	if (n != NULL)
+		tree_unpin(&v->tree, n);
+	pthread_mutex_unlock(&v->tree.lock);
+	return r;
+}
+
+static int zero_part(struct volume *v, uint64_t lba, size_t head, size_t size)
+{
+	struct piece p = { .lba = lba, .count = 1, .head = head, .size = size };
+	struct request *q = pool_take(&v->pool);
+	struct slot slot;
+	int r;
+
+	if (q == NULL)
+		return ERR_NOMEM;
+	r = copy_slots(v, lba, 1, &slot);
+	if (r == 0 && slot.state != SLOT_ZERO)
+		r = write_piece(v, q, &p, NULL);
+	pool_return(&v->pool, q);
+	return r;
+}
+
+static int zero_range(struct volume *v, uint64_t size, uint64_t at)
+{
+	uint64_t end = at + size;
+	uint64_t lba = at / SECTOR_BYTES, last = end / SECTOR_BYTES;
+	size_t head = at % SECTOR_BYTES, tail = end % SECTOR_BYTES;
+	int r = 0;
+
+	if (lba == last)
+		return zero_part(v, lba, head, (size_t)size);
+	if (head != 0)
+		r = zero_part(v, lba++, head, SECTOR_BYTES - head);
+	while (r == 0 && lba < last)
+		r = zero_cut(v, &lba, last);
+	if (r == 0 && tail != 0)
+		r = zero_part(v, last, 0, tail);
+	return r;
+}
+
+int volume_zero(struct volume *v, uint64_t size, uint64_t at, bool punch, bool fua)
+{
+	struct range range;
+	int r = check_change(v, size, at);
+
+	(void)punch; /* DESIGN.md, "Discards": nothing is passed to the backing store yet */
+	if (r < 0 || size == 0)
+		return r;
+	r = range_enter(&v->ranges, &range, at / SECTOR_BYTES, sectors_touched(size, at), true);
+	if (r < 0)
+		return r;
+	r = zero_range(v, size, at);
+	range_leave(&v->ranges, &range);
+	if (r == 0 && fua)
+		r = engine_checkpoint(v, false);
+	if (r == 0)
+		atomic_fetch_add(&v->zero_ops, 1);
+	return r;
+}
+
+/* --- extents --------------------------------------------------------------------------------------------------------------- */
+
+/* One run of equal state from lba on, as long as one look at the tree shows, at most to end. */
+static int next_extent(struct volume *v, uint64_t lba, uint64_t end, uint64_t *past, bool *zero)
+{
+	const struct geometry *g = &v->header.geometry;
+	unsigned zero_level = 0, i = (unsigned)(lba % FANOUT);
+	struct node *leaf;
+	struct slot s;
+	int r;
+
+	pthread_mutex_lock(&v->tree.lock);
+	r = tree_pin(&v->tree, 1, lba / FANOUT, false, &leaf, &zero_level);
+	if (r == 0 && leaf == NULL) {
+		*zero = true;
+		*past = (lba / g->span[zero_level] + 1) * g->span[zero_level];
+	} else if (r == 0) {
+		tree_get(leaf, i, &s);
+		*zero = s.state == SLOT_ZERO;
+		for (*past = lba + 1, i++; i < FANOUT; i++, (*past)++) {
+			tree_get(leaf, i, &s);
+			if ((s.state == SLOT_ZERO) != *zero)
+				break;
+		}
+		tree_unpin(&v->tree, leaf);
+	}
+	pthread_mutex_unlock(&v->tree.lock);
+	if (*past > end)
+		*past = end;
+	return r;
+}
+
+int volume_extents(struct volume *v, uint64_t size, uint64_t at, volume_extent_fn *fn, void *context)
+{
+	uint64_t end = at + size, from = at;
+	bool state = false;
+
+	if (!in_volume(v, size, at))
+		return ERR_RANGE;
+	for (uint64_t here = at; here < end;) {
+		uint64_t past = 0;
+		bool zero = false;
+		int r = next_extent(v, here / SECTOR_BYTES, v->header.geometry.n_sectors, &past, &zero);
+
+		if (r < 0)
+			return r;
+		if (here > at && zero != state) {
+			r = fn(context, from, here - from, state);
+			if (r != 0)
+				return r;
+			from = here;
+		}
+		state = zero;
+		here = past > end / SECTOR_BYTES ? end : past * SECTOR_BYTES;
+	}
+	return from < end ? fn(context, from, end - from, state) : 0;
+}
+
+/* --- opening and closing --------------------------------------------------------------------------------------------------- */
+
+/* Is this copy of the header made with the keys in the ring, and the one the appliance pinned? */
+static int authenticate(struct keyring *k, const struct header *h, const uint8_t *bytes, const struct volume_options *o, char *why,
+                        size_t why_size)
+{
+	const struct generation *g = &h->generations[h->active];
+	uint8_t kcv[KCV_BYTES], mac[32];
+	int r = keyring_kcv(k, kcv, g->gen_no);
+
+	if (r < 0) {
+		snprintf(why, why_size, "the header's active key generation %u is not loaded", g->gen_no);
+		return ERR_FOREIGN;
+	}
+	if (o->kcv != NULL && memcmp(o->kcv, g->kcv, KCV_BYTES) != 0) {
+		snprintf(why, why_size, "the header's key-check value is not the pinned one");
+		return ERR_FOREIGN;
+	}
+	if (memcmp(kcv, g->kcv, KCV_BYTES) != 0) {
+		snprintf(why, why_size, "the header's key-check value is not that of the loaded key");
+		return ERR_FOREIGN;
+	}
+	r = header_mac(k, mac, g->gen_no, bytes);
+	if (r < 0) {
+		snprintf(why, why_size, "the header's MAC cannot be checked (%s)", error_text(r));
+		return r;
+	}
+	if (compare_secret(mac, h->mac, sizeof mac) != 0) {
+		snprintf(why, why_size, "the header's MAC is wrong: it was altered");
+		return ERR_CORRUPT;
+	}
+	return 0;
+}
+
+static bool named_by(const struct root *root, const struct header *h)
+{
+	return memcmp(root->header_hash[0], h->hash, 32) == 0 || memcmp(root->header_hash[1], h->hash, 32) == 0;
+}
+
+static int read_root(struct volume *v, const struct header *h, char *why, size_t why_size)
+{
+	unsigned bad;
+	int r = roots_read(v->dev, v->keys, &h->geometry, h->uuid, &v->root, &bad);
+
+	atomic_fetch_add(&v->tree.bad_tags, bad);
+	if (r < 0)
+		snprintf(why, why_size, "no root record can be used (%s)", error_text(r));
+	else if (bad > 0)
+		log_warning("volume: %u newer root records failed their tags; an older copy is used", bad);
+	return r;
+}
+
+/* Chooses among the copies the one that the root names; *chosen is it. The better one goes first. */
+static int choose_header(struct volume *v, const struct header_pair *pair, unsigned better, const struct volume_options *o,
+                         unsigned *chosen, char *why, size_t why_size)
+{
+	int r = ERR_CORRUPT;
+
+	for (unsigned attempt = 0; attempt < 2; attempt++) {
+		unsigned copy = attempt == 0 ? better : 1 - better;
+		const struct header *h = &pair->header[copy];
+
+		if (pair->result[copy] != 0)
+			continue;
+		r = authenticate(v->keys, h, pair->bytes[copy], o, why, why_size);
+		if (r == 0)
+			r = read_root(v, h, why, why_size);
+		if (r == 0 && !named_by(&v->root, h)) {
+			snprintf(why, why_size, "the root record names another header: this one is old");
+			r = ERR_CORRUPT;
+		}
+		if (r == 0) {
+			*chosen = copy;
+			return 0;
+		}
+		if (r == ERR_REVOKED)
+			return r;
+	}
+	return r;
+}
+
+static int check_header(const struct header *h, const struct volume_options *o, char *why, size_t why_size)
+{
+	if (o->expect_size != 0 && o->expect_size != h->geometry.n_sectors * SECTOR_BYTES) {
+		snprintf(why, why_size, "the volume has %llu bytes, the appliance's record says %llu",
+		         (unsigned long long)(h->geometry.n_sectors * SECTOR_BYTES), (unsigned long long)o->expect_size);
+		return ERR_FOREIGN;
+	}
+	if (!o->read_only && h->feature_ro_compat != 0) {
+		snprintf(why, why_size, "it has features that this program can only read around: open it read-only");
+		return ERR_FOREIGN;
+	}
+	return 0;
+}
+
+/* Rewrites the copy that was not chosen if it differs. A failure here is worth a line, not the volume. */
+static void repair_header(struct volume *v, const struct header_pair *pair, unsigned chosen)
+{
+	unsigned other = 1 - chosen;
+	int r;
+
+	if (v->read_only || (pair->result[other] == 0 && memcmp(pair->bytes[0], pair->bytes[1], HEADER_BYTES) == 0))
+		return;
+	r = v->dev->ops->write(v->dev, pair->bytes[chosen], HEADER_BYTES, v->header.geometry.header_off[other]);
+	if (r == 0)
+		r = v->dev->ops->flush(v->dev);
+	if (r == 0)
+		log_warning("volume: header %c was damaged and has been written again", other == 0 ? 'A' : 'B');
+	else
+		log_warning("volume: header %c is damaged and could not be written (%s)", other == 0 ? 'A' : 'B', error_text(r));
+}
+
+static int read_metadata(struct volume *v, const struct volume_options *o, char *why, size_t why_size)
+{
+	struct header_pair *pair = calloc(1, sizeof *pair);
+	unsigned better, chosen = 0;
+	int r;
+
+	if (pair == NULL)
+		return ERR_NOMEM;
+	r = headers_read(v->dev, pair, &better, why, why_size);
+	if (r == 0)
+		r = choose_header(v, pair, better, o, &chosen, why, why_size);
+	if (r == 0)
+		r = check_header(&pair->header[chosen], o, why, why_size);
+	if (r == 0) {
+		v->header = pair->header[chosen];
+		repair_header(v, pair, chosen);
+	}
+	free(pair);
+	return r;
+}
+
+/* A new session: its own salt, its own id, and a root on the device that says "not closed" before anything is accepted. */
+static int begin_session(struct volume *v, char *why, size_t why_size)
+{
+	struct batch *b = &v->batches[0];
+	uint64_t unused;
+	int r;
+
+	if (!v->root.clean)
+		log_notice("volume: it was not closed; its last checkpoint is what counts");
+	if (v->read_only)
+		return 0;
+	r = entropy_fill(v->root.session, sizeof v->root.session);
+	if (r == 0) {
+		v->root.seq++;
+		v->root.clean = false;
+		v->root.opens++;
+		v->root.unwraps++;
+		v->root.gen_no = v->sealer.gen_no[v->sealer.active];
+		sealer_take_reserved(&v->sealer, 0, v->root.salt, &unused);
+		r = root_seal(v->keys, b->root, &v->root, v->header.uuid);
+	}
+	if (r == 0)
+		r = root_write(v->dev, &v->header.geometry, v->root.seq, b->root);
+	if (r < 0)
+		snprintf(why, why_size, "the session's first root record cannot be written (%s)", error_text(r));
+	return r;
+}
+
+static int allocate(struct volume *v, const struct volume_options *o)
+{
+	int r;
+
+	v->tree.clean_max = o->cache_nodes == 0 ? CACHE_DEFAULT : o->cache_nodes;
+	v->tree.dirty_max = o->dirty_nodes_max == 0 ? DIRTY_DEFAULT : o->dirty_nodes_max;
+	if (v->tree.clean_max < CACHE_LEAST)
+		v->tree.clean_max = CACHE_LEAST;
+	if (v->tree.dirty_max < DIRTY_LEAST)
+		v->tree.dirty_max = DIRTY_LEAST;
+	v->tree.read_only = v->read_only;
+	r = tree_init(&v->tree, &v->header.geometry, &v->sealer, v->dev, &v->root.top);
+	for (size_t i = 0; i < 2 && r == 0; i++)
+		r = batch_init(&v->batches[i], v->tree.dirty_max);
+	return r;
+}
+
+static void volume_free(struct volume *v)
+{
+	tree_destroy(&v->tree);
+	batch_destroy(&v->batches[0]);
+	batch_destroy(&v->batches[1]);
+	sealer_destroy(&v->sealer);
+	range_destroy(&v->ranges);
+	pool_destroy(&v->pool);
+	pthread_cond_destroy(&v->changed);
+	pthread_mutex_destroy(&v->lock_once);
+	secret_wipe(v, sizeof *v);
+	free(v);
+}
+
+static struct volume *volume_new(struct block *dev, struct keyring *k, const struct volume_options *o)
+{
+	struct volume *v = calloc(1, sizeof *v);
+
+	if (v == NULL)
+		return NULL;
+	v->dev = dev;
+	v->keys = k;
+	v->read_only = o->read_only;
+	range_init(&v->ranges);
+	pool_init(&v->pool);
+	pthread_cond_init(&v->changed, NULL);
+	pthread_mutex_init(&v->lock_once, NULL);
+	return v;
+}
+
+int volume_open(struct volume **out, struct block *dev, struct keyring *k, const struct volume_options *o, char *why,
+                size_t why_size)
+{
+	static const struct volume_options defaults;
+	struct volume *v;
+	int r;
+
+	*out = NULL;
+	snprintf(why, why_size, "out of memory");
+	if (o == NULL)
+		o = &defaults;
+	v = volume_new(dev, k, o);
+	if (v == NULL)
+		return ERR_NOMEM;
+	r = read_metadata(v, o, why, why_size);
+	if (r == 0 && (r = sealer_init(&v->sealer, k, &v->header, v->root.ctr_next)) < 0)
+		snprintf(why, why_size, "no entropy for a salt: nothing may be sealed");
+	if (r == 0)
+		r = allocate(v, o);
+	if (r == 0)
+		r = begin_session(v, why, why_size);
+	if (r < 0) {
+		volume_free(v);
+		return r;
+	}
+	snprintf(why, why_size, "open");
+	*out = v;
+	return 0;
+}
+
+uint64_t volume_size(const struct volume *v)
+{
+	return v->header.geometry.n_sectors * SECTOR_BYTES;
+}
+
+void volume_stats(struct volume *v, struct volume_stats *out)
+{
+	out->read_ops = atomic_load(&v->read_ops);
+	out->write_ops = atomic_load(&v->write_ops);
+	out->flush_ops = atomic_load(&v->flush_ops);
+	out->zero_ops = atomic_load(&v->zero_ops);
+	out->read_bytes = atomic_load(&v->read_bytes);
+	out->written_bytes = atomic_load(&v->written_bytes);
+	out->bad_tags = atomic_load(&v->tree.bad_tags);
+	out->failstop = atomic_load(&v->failstop);
+	pthread_mutex_lock(&v->tree.lock);
+	out->dirty_nodes = v->tree.dirty_count;
+	pthread_mutex_unlock(&v->tree.lock);
+}
+
+int volume_close(struct volume *v)
+{
+	int r = 0;
+
+	if (!atomic_load(&v->locked) && !v->read_only)
+		r = engine_checkpoint(v, true);
+	volume_free(v);
+	return r;
+}
