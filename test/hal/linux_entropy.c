@@ -36,7 +36,7 @@ bool entropy_source(void *out, size_t size)
 	draws++;
 	if (mode == GONE)
 		return false;
-	if (mode == STARTS_OVER)
+	if (mode == STARTS_OVER && size == 16) /* once a call: within it every block is another */
 		counter = 0;
 	for (size_t at = 0; at < size; at += 16)
 		next_block((uint8_t *)out + at);

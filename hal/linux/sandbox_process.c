@@ -1,0 +1,83 @@
+/* What is done to a process besides its filter. What must hold: after sandbox_drop_to nothing brings the old rights back, and it
+ * was tried. */
+#include <hal/sandbox.h>
+
+#include <errno.h>
+#include <grp.h>
+#include <linux/capability.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/log.h"
+
+static int undumpable(void)
+{
+	if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0 || prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) != 0)
+		return -1;
+	return 0;
+}
+
+int sandbox_harden(void)
+{
+	const struct rlimit none = { 0, 0 };
+
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && undumpable() == 0 && setrlimit(RLIMIT_CORE, &none) == 0)
+		return 0;
+	log_error("sandbox: the kernel does not let this process give up privileges: %s", strerror(errno));
+	return ERR_UNSUPPORTED;
+}
+
+static bool ids_are(uid_t uid, gid_t gid)
+{
+	uid_t u[3];
+	gid_t g[3];
+
+	if (getresuid(&u[0], &u[1], &u[2]) != 0 || getresgid(&g[0], &g[1], &g[2]) != 0)
+		return false;
+	for (int i = 0; i < 3; i++)
+		if (u[i] != uid || g[i] != gid)
+			return false;
+	return true;
+}
+
+static bool no_capabilities(void)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3];
+
+	if (syscall(SYS_capget, &header, data) != 0)
+		return false;
+	for (int i = 0; i < _LINUX_CAPABILITY_U32S_3; i++)
+		if ((data[i].effective | data[i].permitted) != 0)
+			return false;
+	return true;
+}
+
+static bool way_back_is_shut(void)
+{
+	return setresuid((uid_t)-1, 0, (uid_t)-1) != 0 && setresgid((gid_t)-1, 0, (gid_t)-1) != 0 && setgroups(0, NULL) != 0;
+}
+
+/* A change of ids makes the process dumpable again where fs.suid_dumpable says so: hence undumpable once more. */
+static int drop(uid_t uid, gid_t gid)
+{
+	if (setgroups(0, NULL) != 0 || setresgid(gid, gid, gid) != 0 || setresuid(uid, uid, uid) != 0)
+		return -1;
+	if (!ids_are(uid, gid) || getgroups(0, NULL) != 0 || !no_capabilities() || !way_back_is_shut())
+		return -1;
+	return undumpable();
+}
+
+int sandbox_drop_to(uid_t uid, gid_t gid)
+{
+	errno = EINVAL;
+	if (uid != 0 && gid != 0 && uid != (uid_t)-1 && gid != (gid_t)-1 && drop(uid, gid) == 0)
+		return 0;
+	log_error("sandbox: user %u, group %u could not be become for good (%s): start as root, name users that are not",
+	          (unsigned)uid, (unsigned)gid, strerror(errno));
+	return ERR_DENIED;
+}
