@@ -20,7 +20,17 @@ def is_elf(path):
     return path.is_file() and path.open("rb").read(4) == b"\x7fELF"
 
 
-def judge(path, fortify):
+def text_size(path):
+    """Bytes of the program's own code."""
+    found = re.search(r"\.text\s+PROGBITS\s+\S+\s+\S+\s+(\S+)", readelf("-S", path))
+    return int(found[1], 16) if found else 0
+
+
+# A program smaller than this may have no buffer to protect, and then shows neither of the two functions asked for.
+SMALL = 16384
+
+
+def judge(path, fortify, small=SMALL):
     """What is wrong with one program or plugin, as sentences."""
     header, dynamic, segments = readelf("-h", path), readelf("-d", path), readelf("-l", path)
     plugin = path.suffix == ".so"
@@ -39,6 +49,8 @@ def judge(path, fortify):
         yield "text relocations"
     if re.search(r"\((RPATH|RUNPATH)\)", dynamic):
         yield "a run-time search path"
+    if text_size(path) < small:
+        return
     names = readelf("--dyn-syms", path)
     if "__stack_chk_fail" not in names:
         yield "no stack protector (-fstack-protector-strong)"

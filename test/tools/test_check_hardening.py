@@ -22,7 +22,7 @@ GOOD = ["-O2", "-fPIE", "-pie", "-fstack-protector-strong", "-U_FORTIFY_SOURCE",
 def build(tmp_path, flags):
     (tmp_path / "p.c").write_text(SOURCE)
     subprocess.run(["cc", "-w", *flags, "p.c", "-o", "p"], cwd=tmp_path, check=True)
-    return list(hardening.judge(tmp_path / "p", True))
+    return list(hardening.judge(tmp_path / "p", True, small=1))
 
 
 def test_a_good_program_passes(tmp_path):
