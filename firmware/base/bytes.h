@@ -58,6 +58,14 @@ static inline uint32_t get_be32(const uint8_t in[static 4])
 	return be32toh(v);
 }
 
+static inline uint64_t get_be64(const uint8_t in[static 8])
+{
+	uint64_t v;
+
+	memcpy(&v, in, sizeof v);
+	return be64toh(v);
+}
+
 static inline void put_be32(uint8_t out[static 4], uint32_t v)
 {
 	v = htobe32(v);

@@ -1,0 +1,29 @@
+/* Shared by the kernels of this folder and by nobody else: the limits of GCM and how a kernel leaves nothing behind. */
+#ifndef HAL_AEAD_KERNEL_H
+#define HAL_AEAD_KERNEL_H
+
+#include "hal/aead.h"
+
+/* SP 800-38D with a 96-bit IV: 2^32 - 2 blocks, then the counter would come round to J0 and repeat key stream. */
+#define AEAD_SIZE_MAX ((UINT64_C(1) << 36) - 32)
+
+/* The bit lengths of AAD and text must fit 64 bits. */
+#define AEAD_AAD_MAX (UINT64_C(1) << 60)
+
+/* Ends the process on a message longer than GCM allows: to go on would repeat key stream. */
+void aead_check_lengths(const struct aead_item *items, size_t count);
+
+/* Ends one item of an open: the verdict on its tag stops being a secret here and nowhere else. Sets item->good, zeroes the output
+ * of a bad one, and returns how many were bad, 0 or 1. */
+size_t aead_conclude(struct aead_item *item, bool good);
+
+/* Zeroes the stack below the caller's frame, where a kernel's inner functions spilled registers. Call it from the function that
+ * called those, after aead_clear_registers. No inner function of a kernel may use more than AEAD_STACK_MAX in all. */
+void aead_wipe_stack(void);
+
+enum { AEAD_STACK_MAX = 3072 };
+
+extern const struct aead_kernel aead_portable;
+extern const struct aead_kernel aead_aesni;
+
+#endif

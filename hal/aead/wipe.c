@@ -1,0 +1,46 @@
+/* What all kernels share at the edges of a run: the check of lengths, the verdict on a tag, the wipe of the stack. */
+#include <string.h>
+
+#include "base/log.h"
+#include "kernel.h"
+
+void aead_check_lengths(const struct aead_item *items, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		if (items[i].size > AEAD_SIZE_MAX || items[i].aad_size > AEAD_AAD_MAX)
+			fatal("aead: a message of %zu bytes with %zu of associated data is longer than GCM allows", items[i].size,
+			      items[i].aad_size);
+	}
+}
+
+/* The three below are noinline so that the verdict ends in a branch here: folded together they become `item->good = good`, and
+ * each kernel that asks item->good branches on a secret again, as the check of constant time sees it. */
+__attribute__((noinline)) static void accept_item(struct aead_item *item)
+{
+	item->good = true;
+}
+
+__attribute__((noinline)) static void refuse_item(struct aead_item *item)
+{
+	item->good = false;
+	if (item->size > 0)
+		explicit_bzero(item->out, item->size);
+}
+
+__attribute__((noinline)) size_t aead_conclude(struct aead_item *item, bool good)
+{
+	if (good) {
+		accept_item(item);
+		return 0;
+	}
+	refuse_item(item);
+	return 1;
+}
+
+/* noinline: its frame must lie where the inner functions' frames lay. */
+__attribute__((noinline)) void aead_wipe_stack(void)
+{
+	uint8_t frames[AEAD_STACK_MAX];
+
+	explicit_bzero(frames, sizeof frames);
+}

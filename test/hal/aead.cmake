@@ -1,0 +1,52 @@
+# Every kernel of the build is tested by its name, never through the front door: one that this processor lacks is reported as
+# skipped.
+set(aead_names portable)
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$" AND (NOT DEFINED CONFIG_AEAD_AESNI OR CONFIG_AEAD_AESNI))
+	list(APPEND aead_names aesni)
+endif()
+
+# aead_test(NAME ...): fallgate_test's arguments; the program is built once and runs once for each kernel, as NAME-KERNEL.
+function(aead_test name)
+	cmake_parse_arguments(A "" "TIMEOUT" "SOURCES;LINKS;DEFINES;LABELS" ${ARGN})
+	add_executable(${name} ${A_SOURCES})
+	fallgate_target_setup(${name})
+	target_include_directories(${name} PRIVATE ${CMAKE_SOURCE_DIR}/test)
+	target_compile_definitions(${name} PRIVATE ${A_DEFINES})
+	target_link_libraries(${name} PRIVATE ${A_LINKS} hal_aead cmocka)
+	set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/test-bin)
+	foreach(kernel ${aead_names})
+		add_test(NAME ${name}-${kernel} COMMAND ${name} ${kernel})
+		set_tests_properties(${name}-${kernel} PROPERTIES
+			TIMEOUT ${A_TIMEOUT} LABELS "unit;aead;${A_LABELS}" SKIP_RETURN_CODE 77)
+	endforeach()
+endfunction()
+
+# Debian: python3-cryptography-vectors. Without it the test says so and is skipped.
+find_path(AEAD_CAVP_DIR gcmDecrypt256.rsp NO_DEFAULT_PATH
+	PATHS /usr/lib/python3/dist-packages/cryptography_vectors/ciphers/AES/GCM)
+
+aead_test(aead_vectors SOURCES aead_vectors.c DEFINES AEAD_CAVP_DIR="${AEAD_CAVP_DIR}" TIMEOUT 120)
+aead_test(aead_agreement SOURCES aead_agreement.c LINKS deps::crypto deps::mbedcrypto TIMEOUT 300)
+aead_test(aead_forgery SOURCES aead_forgery.c TIMEOUT 300)
+
+# Its own table of kernels instead of the library's: broken ones that must not be chosen.
+fallgate_test(aead_select SOURCES aead_select.c LINKS hal_aead LABELS aead)
+target_include_directories(aead_select PRIVATE ${CMAKE_SOURCE_DIR}/hal/aead)
+
+# Sanitizers and valgrind do not run together.
+include(CheckIncludeFile)
+check_include_file(valgrind/memcheck.h HAVE_MEMCHECK_H)
+if(FALLGATE_SANITIZE)
+	set(aead_no_memcheck "a sanitizer build does not run under valgrind")
+elseif(NOT HAVE_MEMCHECK_H)
+	set(aead_no_memcheck "valgrind/memcheck.h is missing: apt-get install valgrind")
+endif()
+if(aead_no_memcheck)
+	add_test(NAME aead_constant_time COMMAND sh -c "echo 'skipped: ${aead_no_memcheck}'; exit 77")
+	set_tests_properties(aead_constant_time PROPERTIES LABELS "unit;aead" SKIP_RETURN_CODE 77)
+else()
+	aead_test(aead_constant_time SOURCES aead_constant_time.c TIMEOUT 300
+		DEFINES AEAD_SUPPRESSIONS="${CMAKE_CURRENT_SOURCE_DIR}/aead_constant_time.supp")
+	# valgrind 3.19 gives up on clang's DWARF 5; symbols are enough for it
+	target_link_options(aead_constant_time PRIVATE -Wl,--strip-debug)
+endif()
