@@ -135,12 +135,13 @@ static void *map_guarded(int fd, size_t size)
 	return base;
 }
 
-/* memfd_secret is locked and undumpable by itself; asking again is harmless for DONTDUMP and refused for mlock. */
+/* memfd_secret is locked and undumpable by itself; asking again is harmless for DONTDUMP and refused for mlock, which
+ * is called directly because sanitizers replace libc's by nothing. */
 static int protect(void *base, size_t size, enum secret_memory_kind kind)
 {
 	if (madvise(base, size, MADV_DONTFORK) != 0 || madvise(base, size, MADV_DONTDUMP) != 0)
 		return -1;
-	return kind == SECRET_MEMORY_LOCKED_MEMFD ? mlock(base, size) : 0;
+	return kind == SECRET_MEMORY_LOCKED_MEMFD ? (int)syscall(SYS_mlock, base, size) : 0;
 }
 
 static int map_object(struct secret_memory *out, int fd, size_t size, enum secret_memory_kind kind)
