@@ -61,7 +61,8 @@ static const struct sandbox_rule lazy[] = {
 };
 
 static const struct sandbox_rule dataplane[] = {
-	{ "pread64 pwrite64 preadv pwritev preadv2 pwritev2 fsync fdatasync sync_file_range fallocate ftruncate flock fadvise64", ALLOW },
+	{ "pread64 pwrite64 preadv pwritev preadv2 pwritev2 fsync fdatasync sync_file_range", ALLOW },
+	{ "fallocate ftruncate flock fadvise64", ALLOW },
 	{ "accept accept4", ALLOW },
 	{ "memfd_create memfd_secret mlock mlock2 munlock", ALLOW },
 	/* Threads, never processes: clone3 cannot be looked into, and libc then takes clone. */
@@ -113,7 +114,8 @@ static const struct sandbox_rule supervisor[] = {
 
 /* Nobody's business in this appliance. Refused, not killed: a vendor's module may ask and go on. */
 static const struct sandbox_rule denied[] = {
-	{ "ptrace process_vm_readv process_vm_writev process_madvise kcmp pidfd_getfd userfaultfd perf_event_open bpf", REFUSE(EPERM) },
+	{ "ptrace process_vm_readv process_vm_writev process_madvise kcmp pidfd_getfd", REFUSE(EPERM) },
+	{ "userfaultfd perf_event_open bpf", REFUSE(EPERM) },
 	{ "mount umount2 pivot_root chroot move_mount open_tree fsopen fsconfig fsmount fspick mount_setattr", REFUSE(EPERM) },
 	{ "setns unshare swapon swapoff acct quotactl ?quotactl_fd sethostname setdomainname vhangup", REFUSE(EPERM) },
 	{ "kexec_load kexec_file_load reboot init_module finit_module delete_module", REFUSE(EPERM) },
