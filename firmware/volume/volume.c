@@ -109,6 +109,16 @@ static int copy_slots(struct volume *v, uint64_t lba, size_t count, struct slot 
 	return r;
 }
 
+/* Counted each time, said each time the count doubles: a damaged region must not fill the log. */
+static void report_bad(struct volume *v, uint64_t lba)
+{
+	uint64_t count = atomic_fetch_add(&v->tree.bad_tags, 1) + 1;
+
+	if ((count & (count - 1)) == 0)
+		log_error("volume: sector %llu failed its tag twice; failed tags since open: %llu", (unsigned long long)lba,
+		          (unsigned long long)count);
+}
+
 /* A sector that failed is read once more: a transfer may have gone wrong on its way. */
 static int open_again(struct volume *v, struct request *q, uint64_t lba, size_t i)
 {
@@ -120,8 +130,7 @@ static int open_again(struct volume *v, struct request *q, uint64_t lba, size_t 
 		return r;
 	if (q->good[i])
 		return 0;
-	atomic_fetch_add(&v->tree.bad_tags, 1);
-	log_error("volume: sector %llu failed its tag twice", (unsigned long long)lba);
+	report_bad(v, lba);
 	return ERR_CORRUPT;
 }
 
@@ -154,7 +163,6 @@ static int read_sectors(struct volume *v, struct request *q, uint64_t lba, size_
 			for (size_t k = i; k < i + n; k++)
 				memset(q->out[k], 0, SECTOR_BYTES);
 		} else {
-			log_error("volume: sector %llu is known to be lost", (unsigned long long)(lba + i));
 			r = ERR_CORRUPT;
 		}
 	}
