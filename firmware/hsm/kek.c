@@ -52,7 +52,7 @@ void kek_say(const struct kek *k, struct report *r, enum hsm_verdict verdict, co
 	char name[128];
 
 	name_key(k, name, sizeof name);
-	say_whole(k, r, verdict, "%s: %.96s; %s", name, what, classify_remedy(verdict));
+	say_whole(k, r, verdict, "%s: %.120s; %s", name, what, classify_remedy(verdict));
 }
 
 static void say_ckr(const struct kek *k, struct report *r, unsigned long ckr, const struct look *look, const char *what)
@@ -288,7 +288,7 @@ static bool facts_allow(struct kek *k, struct report *r)
 {
 	struct look look = { .stage = STAGE_KEY };
 	struct token_key now;
-	char what[96];
+	char what[128];
 	const char *fault;
 	unsigned long ckr = token_key_facts(k->token, &now);
 
@@ -381,13 +381,17 @@ static bool check_wants_restart(const struct report *r)
 	       (r->verdict == VERDICT_UNREACHABLE && (r->ckr == TOKEN_OK || classify_worth_a_restart(r->ckr)));
 }
 
+/* Looks in a session of its own: a module may leave the failed operation active, and then finds nothing in the old one. A search
+ * that fails has not shown that the key is gone. */
 static void judge(struct kek *k, enum stage stage, const char *what, unsigned long ckr, struct report *r)
 {
 	struct look look = { .stage = stage, .worked = k->worked };
 	unsigned count = 0;
 
-	look.key = token_find_key(k->token, &count) == TOKEN_OK && count == 1 ? KEY_SEEN : KEY_UNSEEN;
-	look.token = token_look(k->token);
+	if (token_renew_session(k->token) == TOKEN_OK && token_find_key(k->token, &count) == TOKEN_OK) {
+		look.key = count > 0 ? KEY_SEEN : KEY_UNSEEN;
+		look.token = token_look(k->token);
+	}
 	say_ckr(k, r, ckr, &look, what);
 }
 

@@ -58,14 +58,29 @@ static bool class_fits(P11KitUri *uri)
 	return class == CKO_PRIVATE_KEY || class == CKO_SECRET_KEY;
 }
 
+/* p11-kit takes any query as a vendor's. Ours is one: a misspelt pin-value must not pass for one. */
+static bool query_fits(const char *uri)
+{
+	const char *at = strchr(uri, '?');
+
+	while (at != NULL) {
+		if (strncmp(at + 1, "pin-source=", 11) != 0)
+			return false;
+		at = strchr(at + 1, '&');
+	}
+	return true;
+}
+
 /* NULL if the URI names one token and one key, and nothing that we would have to pass over; else what is wrong with it. */
-static const char *uri_fault(P11KitUri *uri)
+static const char *uri_fault(P11KitUri *uri, const char *written)
 {
 	const CK_TOKEN_INFO *info = p11_kit_uri_get_token_info(uri);
 	const CK_SLOT_INFO *slot = p11_kit_uri_get_slot_info(uri);
 
 	if (p11_kit_uri_get_pin_value(uri) != NULL)
 		return "holds a PIN (pin-value); put the PIN into a file and name it with pin-source=file:/PATH";
+	if (!query_fits(written))
+		return "has a query other than pin-source; the module is named by module=";
 	if (p11_kit_uri_any_unrecognized(uri))
 		return "has an attribute that RFC 7512 does not know; correct its spelling";
 	if (p11_kit_uri_get_slot_id(uri) != (CK_SLOT_ID)-1 || field_present(slot->slotDescription, sizeof slot->slotDescription) ||
@@ -96,7 +111,7 @@ int token_new(struct token **out, const char *uri, char text[static TEXT_MAX_BYT
 	}
 	/* One that fails to parse would match any token. It is not repeated in the text: it may hold a PIN. */
 	r = p11_kit_uri_parse(uri, P11_KIT_URI_FOR_ANY, t->uri);
-	fault = r == P11_KIT_URI_OK ? uri_fault(t->uri) : "is not a PKCS#11 URI; write pkcs11:token=LABEL;object=LABEL";
+	fault = r == P11_KIT_URI_OK ? uri_fault(t->uri, uri) : "is not a PKCS#11 URI; write pkcs11:token=LABEL;object=LABEL";
 	if (fault != NULL) {
 		snprintf(text, TEXT_MAX_BYTES, "the key's URI %s", fault);
 		token_free(t);
@@ -170,6 +185,29 @@ static void copy_field(char *out, const CK_UTF8CHAR *field, size_t size)
 	out[size] = '\0';
 }
 
+/* Blanks from the first NUL on: tools that pass a C string for a label leave NULs, and worse behind them, in the token. */
+static void pad_field(CK_UTF8CHAR *field, size_t size)
+{
+	const CK_UTF8CHAR *end = memchr(field, '\0', size);
+	size_t used = end != NULL ? (size_t)(end - field) : size;
+
+	memset(field + used, ' ', size - used);
+}
+
+/* What the module says of the token in a slot, with its fields in the form that p11-kit compares. */
+static CK_RV token_info_of(struct token *t, CK_SLOT_ID slot, CK_TOKEN_INFO *out)
+{
+	CK_RV rv;
+
+	memset(out, 0, sizeof *out);
+	rv = t->f->C_GetTokenInfo(slot, out);
+	pad_field(out->label, sizeof out->label);
+	pad_field(out->manufacturerID, sizeof out->manufacturerID);
+	pad_field(out->model, sizeof out->model);
+	pad_field(out->serialNumber, sizeof out->serialNumber);
+	return rv;
+}
+
 static bool software_token(const struct token_info *info)
 {
 	return strncmp(info->maker, "SoftHSM", 7) == 0 || strncmp(info->model, "SoftHSM", 7) == 0 ||
@@ -190,6 +228,15 @@ static void fill_info(struct token_info *out, const CK_TOKEN_INFO *in)
 	out->software = software_token(out);
 }
 
+/* NSS numbers every token 0000000000000000. */
+static bool no_number(const CK_UTF8CHAR *serial, size_t size)
+{
+	for (size_t i = 0; i < size; i++)
+		if (serial[i] != '0' && serial[i] != ' ')
+			return false;
+	return true;
+}
+
 /* A token that shares the label but not the serial, or the serial but not the label: made anew where ours was. Another label
  * *and* serial proves nothing: a module may list many tokens, and ours may be away for a while. */
 static bool made_anew(P11KitUri *uri, const CK_TOKEN_INFO *listed)
@@ -198,7 +245,7 @@ static bool made_anew(P11KitUri *uri, const CK_TOKEN_INFO *listed)
 	bool label = field_present(want->label, sizeof want->label);
 	bool serial = field_present(want->serialNumber, sizeof want->serialNumber);
 
-	if (!label || !serial || (listed->flags & CKF_TOKEN_INITIALIZED) == 0)
+	if (!label || !serial || no_number(want->serialNumber, sizeof want->serialNumber) || (listed->flags & CKF_TOKEN_INITIALIZED) == 0)
 		return false;
 	return memcmp(want->label, listed->label, sizeof want->label) == 0 ||
 	       memcmp(want->serialNumber, listed->serialNumber, sizeof want->serialNumber) == 0;
@@ -222,8 +269,7 @@ unsigned long token_find(struct token *t, enum token_sight *sight, struct token_
 	if (rv != CKR_OK)
 		return rv;
 	for (CK_ULONG i = 0; i < count && i < SLOTS_MAX; i++) {
-		memset(&listed, 0, sizeof listed);
-		if (t->f->C_GetTokenInfo(slots[i], &listed) != CKR_OK)
+		if (token_info_of(t, slots[i], &listed) != CKR_OK)
 			continue; /* an empty or broken slot is not our token; ours would be missed below */
 		if (p11_kit_uri_match_token_info(t->uri, &listed) && (listed.flags & CKF_TOKEN_INITIALIZED) != 0) {
 			t->slot = slots[i];
@@ -242,8 +288,7 @@ enum token_sight token_look(struct token *t)
 {
 	CK_TOKEN_INFO listed;
 
-	memset(&listed, 0, sizeof listed);
-	if (!t->slot_known || t->f->C_GetTokenInfo(t->slot, &listed) != CKR_OK || (listed.flags & CKF_TOKEN_INITIALIZED) == 0)
+	if (!t->slot_known || token_info_of(t, t->slot, &listed) != CKR_OK || (listed.flags & CKF_TOKEN_INITIALIZED) == 0)
 		return TOKEN_UNSEEN;
 	return p11_kit_uri_match_token_info(t->uri, &listed) ? TOKEN_GOOD : TOKEN_OTHER;
 }
@@ -254,6 +299,16 @@ unsigned long token_open_session(struct token *t)
 	CK_RV rv = t->f->C_OpenSession(t->slot, CKF_SERIAL_SESSION, NULL, NULL, &session);
 
 	t->session = rv == CKR_OK ? session : CK_INVALID_HANDLE;
+	return rv;
+}
+
+unsigned long token_renew_session(struct token *t)
+{
+	CK_SESSION_HANDLE old = t->session;
+	CK_RV rv = token_open_session(t);
+
+	if (old != CK_INVALID_HANDLE) /* after the new one is open: the login ends with the last session */
+		t->f->C_CloseSession(old);
 	return rv;
 }
 

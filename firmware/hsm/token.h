@@ -60,6 +60,9 @@ unsigned long token_find(struct token *t, enum token_sight *sight, struct token_
 enum token_sight token_look(struct token *t);
 
 unsigned long token_open_session(struct token *t);
+
+/* Another session in the same login: one in which no failed operation is left active. */
+unsigned long token_renew_session(struct token *t);
 unsigned long token_login(struct token *t, const uint8_t *pin, size_t pin_size);
 
 /* Private RSA and secret AES keys that the URI names. The key in hand is the one found, if *count is 1; else none. */

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stddef.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -81,6 +82,30 @@ static void say(int tty, const char *text)
 		return; /* the terminal is gone: reading from it fails next */
 }
 
+/* Signals wait until echo is back: a key combination that ends the tool must not leave the terminal mute. */
+static int read_mute(int tty, char *out, const struct termios *quiet, const struct termios *before, const char *name, const char *again)
+{
+	sigset_t ends, old;
+	int r;
+
+	sigemptyset(&ends);
+	sigaddset(&ends, SIGINT);
+	sigaddset(&ends, SIGTERM);
+	sigaddset(&ends, SIGQUIT);
+	sigaddset(&ends, SIGTSTP);
+	sigprocmask(SIG_BLOCK, &ends, &old);
+	r = tcsetattr(tty, TCSAFLUSH, quiet) == 0 ? 0 : ERR_IO;
+	if (r == 0) {
+		say(tty, name);
+		say(tty, again);
+		r = read_line(tty, out);
+		tcsetattr(tty, TCSAFLUSH, before);
+		say(tty, "\n");
+	}
+	sigprocmask(SIG_SETMASK, &old, NULL);
+	return r;
+}
+
 static int ask_once(struct pin *p, int tty, const char *name, const char *again)
 {
 	struct termios before, quiet;
@@ -90,13 +115,9 @@ static int ask_once(struct pin *p, int tty, const char *name, const char *again)
 		return fail(ERR_IO, "%s: echo cannot be switched off at this terminal; use a file", name);
 	quiet = before;
 	quiet.c_lflag &= ~(tcflag_t)(ECHO | ECHOE | ECHOK | ECHONL);
-	say(tty, name);
-	say(tty, again);
-	if (tcsetattr(tty, TCSAFLUSH, &quiet) != 0)
-		return fail(ERR_IO, "%s: echo cannot be switched off at this terminal; use a file", name);
-	r = read_line(tty, p->text);
-	tcsetattr(tty, TCSAFLUSH, &before);
-	say(tty, "\n");
+	r = read_mute(tty, p->text, &quiet, &before, name, again);
+	if (r == ERR_IO)
+		return fail(r, "%s: it could not be read at this terminal; use a file", name);
 	return r == 0 ? 0 : fail(r, "%s: nothing that could be a PIN was typed (1 to %d bytes)", name, PIN_MAX);
 }
 

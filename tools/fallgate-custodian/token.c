@@ -125,6 +125,17 @@ int token_session(struct token *t)
 
 /* ---- initialising and PINs ---- */
 
+/* C_InitToken wants 32 bytes padded with blanks, and libp11 hands on what it is given. */
+static int initialise_one(PKCS11_TOKEN *token, const char *label, const struct pin *so_pin)
+{
+	char padded[33];
+
+	snprintf(padded, sizeof padded, "%-32s", label);
+	if (PKCS11_init_token(token, so_pin->text, padded) != 0)
+		return fail_libp11("initialising the token");
+	return 0;
+}
+
 static int initialise_free_slot(struct token *t, const struct token_name *name, const struct pin *so_pin)
 {
 	for (unsigned i = 0; i < t->slot_count; i++)
@@ -133,9 +144,7 @@ static int initialise_free_slot(struct token *t, const struct token_name *name, 
 	for (unsigned i = 0; i < t->slot_count; i++) {
 		if (t->slots[i].token == NULL || t->slots[i].token->initialized)
 			continue;
-		if (PKCS11_init_token(t->slots[i].token, so_pin->text, name->label) != 0)
-			return fail_libp11("initialising the token");
-		return 0;
+		return initialise_one(t->slots[i].token, name->label, so_pin);
 	}
 	return fail(ERR_NOT_FOUND, "no token is without content; this tool does not overwrite one: clear one with the vendor's tool");
 }
