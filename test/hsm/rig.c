@@ -278,7 +278,7 @@ void rig_open(struct rig *r, const char *object, const char *pin, bool login_all
 	message_init(&m, MSG_HSM_OPEN, 41);
 	snprintf(o->module, sizeof o->module, "%s", r->module);
 	snprintf(o->init_args, sizeof o->init_args, "%s", r->init_args);
-	snprintf(o->uri, sizeof o->uri, "pkcs11:token=cust%%20omer;%s", object);
+	snprintf(o->uri, sizeof o->uri, "%s%s", strncmp(object, "pkcs11:", 7) == 0 ? "" : "pkcs11:token=cust%20omer;", object);
 	o->login_allowed = login_allowed;
 	if (pin != NULL) {
 		snprintf(path, sizeof path, "%s/%s", r->folder, pin);
@@ -314,7 +314,7 @@ static EVP_PKEY *public_key(const struct msg_hsm_opened *o)
 	return key;
 }
 
-static uint16_t encrypt(const struct msg_hsm_opened *o, enum oaep_hash hash, const uint8_t plain[static CHALLENGE_BYTES], uint8_t *out)
+uint16_t rig_encrypt(const struct msg_hsm_opened *o, enum oaep_hash hash, const uint8_t plain[static CHALLENGE_BYTES], uint8_t *out)
 {
 	EVP_PKEY *key = public_key(o);
 	EVP_PKEY_CTX *c = EVP_PKEY_CTX_new(key, NULL);
@@ -343,7 +343,7 @@ enum hsm_verdict rig_probe(struct rig *r, const struct message *opened, struct m
 	if (rsa) {
 		assert_int_equal(RAND_bytes(challenge, sizeof challenge), 1);
 		p->hash = (uint8_t)r->hash;
-		p->wrapped_size = encrypt(o, r->hash, challenge, p->wrapped);
+		p->wrapped_size = rig_encrypt(o, r->hash, challenge, p->wrapped);
 	} else {
 		memcpy(challenge, canary->body.hsm_verdict.answer, sizeof challenge);
 		p->wrapped_size = canary->body.hsm_verdict.wrapped_size;

@@ -46,11 +46,14 @@ void rig_stop(struct rig *r);
 void rig_send(struct channel *c, const struct message *m, const int *fds, unsigned count);
 void rig_receive(struct channel *c, struct message *m, enum message_type type);
 
-/* OPEN with the rig's module and token; login_allowed; PIN file by name within the folder, NULL: none. */
+/* OPEN with the rig's module, on its token (or on what a whole URI names); login_allowed; PIN file by name within the folder, NULL: none. */
 void rig_open(struct rig *r, const char *object, const char *pin, bool login_allowed, struct message *answer);
 
 /* PROBE: a fresh challenge for an RSA key, the canary for AES. The verdict; GOOD only if the answer is right. */
 enum hsm_verdict rig_probe(struct rig *r, const struct message *opened, struct message *canary, struct message *answer);
+
+/* A challenge under the public key that was opened; its size. */
+uint16_t rig_encrypt(const struct msg_hsm_opened *o, enum oaep_hash hash, const uint8_t plain[static CHALLENGE_BYTES], uint8_t *out);
 
 /* The log of the watched module: how many lines begin with `word`. */
 unsigned rig_calls(struct rig *r, const char *word);

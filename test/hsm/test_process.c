@@ -269,6 +269,8 @@ static void check_deleted_then_replaced(struct rig *r, const char *type)
 {
 	struct message opened, again;
 	char command[128];
+	/* For RSA the public key tells before anything is decrypted; for AES the canary does. */
+	const char *told_by = strcmp(type, "rsa2048") == 0 ? "another key bears its name" : "the proof";
 
 	snprintf(command, sizeof command, "make-kek --type %s --label mortal --id 0bad", type);
 	assert_int_equal(rig_custodian(r, command), 0);
@@ -279,7 +281,8 @@ static void check_deleted_then_replaced(struct rig *r, const char *type)
 	assert_int_equal(prove(r, &opened), VERDICT_DELETED);
 	assert_int_equal(rig_custodian(r, command), 0);
 	/* The same names, another key: never used in the old one's place. */
-	assert_int_equal(prove(r, &opened), VERDICT_REPLACED);
+	assert_int_equal(rig_probe(r, &opened, &canary, &again), VERDICT_REPLACED);
+	assert_non_null(strstr(again.body.hsm_verdict.text, told_by));
 	assert_int_equal(rig_custodian(r, "delete --label mortal"), 0);
 	assert_int_equal(open_verdict(r, "object=mortal", &again), VERDICT_DELETED);
 }
@@ -432,6 +435,31 @@ static void a_module_that_stays_sick_is_told_as_the_table_says(void **state)
 	rig_fault(r, "");
 }
 
+/* The canary alone could be answered from memory. */
+static void an_aes_proof_needs_a_fresh_wrap(void **state)
+{
+	struct rig *r = fresh(state);
+	struct message opened;
+
+	open_good(r, "object=aes256", &opened);
+	prove_first(r, &opened);
+	rig_fault(r, "C_WrapKey 0x30 0 9\n");
+	open_good(r, "object=aes256", &opened);
+	assert_int_equal(prove(r, &opened), VERDICT_UNREACHABLE);
+	rig_fault(r, "");
+}
+
+static void a_key_is_deleted_only_if_its_token_is_well(void **state)
+{
+	struct rig *r = fresh(state);
+	struct message opened;
+
+	assert_int_equal(open_verdict(r, "object=nobody", &opened), VERDICT_DELETED);
+	rig_fault(r, "C_GetTokenInfo 0x5 1 9\n"); /* well while it is looked for, not when it is looked at again */
+	assert_int_equal(open_verdict(r, "object=nobody", &opened), VERDICT_UNREACHABLE);
+	rig_fault(r, "");
+}
+
 static void opening_tells_weather_from_a_broken_module(void **state)
 {
 	static const struct {
@@ -558,6 +586,19 @@ static void a_payload_of_another_length_is_refused(void **state)
 	                 VERDICT_DEK_REFUSED);
 }
 
+static void a_shorter_payload_under_the_right_key_is_refused_and_wiped(void **state)
+{
+	static const uint8_t short_payload[CHALLENGE_BYTES] = { 1, 2, 3 };
+	struct rig *r = fresh(state);
+	uint8_t blob[WRAP_MAX_BYTES], back[PAYLOAD];
+	struct message opened;
+	uint16_t size;
+
+	open_good(r, "object=rsa2048", &opened);
+	size = rig_encrypt(&opened.body.hsm_opened, r->hash, short_payload, blob);
+	assert_int_equal(unwrap_one(r, "object=rsa2048", blob, size, back), VERDICT_DEK_REFUSED);
+}
+
 enum wrong { WRONG_NOTHING, WRONG_TICKET, WRONG_VOLUME, WRONG_GENERATION, WRONG_PID, WRONG_UID, WRONG_VERB, WRONG_PAGE, WRONG_COUNT };
 
 static void spoil(struct exchange *x, enum wrong wrong)
@@ -675,6 +716,8 @@ static void nss_words_mean_the_same(void **state)
 	check_disabled(r, "object=aes256", "aes256");
 	check_deleted_then_replaced(r, "rsa2048");
 	check_deleted_then_replaced(r, "aes256");
+	/* All its tokens have the serial 0000000000000000: that does not make another one ours. */
+	assert_int_equal(open_verdict(r, "pkcs11:token=nobody;serial=0000000000000000;object=aes256", &opened), VERDICT_UNREACHABLE);
 	rig_start(r, false);
 	rig_open(r, "object=aes256", "wrong-pin", true, &opened);
 	assert_int_equal(opened.body.hsm_opened.verdict, VERDICT_ACCESS_REVOKED);
@@ -732,12 +775,15 @@ int main(int argc, char **argv)
 		cmocka_unit_test(another_serial_under_the_label_is_another_token),
 		cmocka_unit_test(lost_sessions_are_found_again_with_one_login),
 		cmocka_unit_test(a_module_that_stays_sick_is_told_as_the_table_says),
+		cmocka_unit_test(an_aes_proof_needs_a_fresh_wrap),
+		cmocka_unit_test(a_key_is_deleted_only_if_its_token_is_well),
 		cmocka_unit_test(opening_tells_weather_from_a_broken_module),
 		cmocka_unit_test(a_refused_pin_is_tried_exactly_once),
 		cmocka_unit_test(a_login_that_is_not_allowed_is_not_tried),
 		cmocka_unit_test(a_pin_changed_behind_our_back_ends_the_logins),
 		cmocka_unit_test(foreign_blobs_are_refused),
 		cmocka_unit_test(a_payload_of_another_length_is_refused),
+		cmocka_unit_test(a_shorter_payload_under_the_right_key_is_refused_and_wiped),
 		cmocka_unit_test(it_leaves_when_the_supervisor_does),
 		cmocka_unit_test(a_message_at_the_wrong_moment_ends_it),
 	};

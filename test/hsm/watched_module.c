@@ -83,6 +83,9 @@ WATCH(Decrypt, (CK_SESSION_HANDLE s, CK_BYTE_PTR in, CK_ULONG n, CK_BYTE_PTR out
 WATCH(DecryptInit, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE k), (s, m, k))
 WATCH(GetSlotList, (CK_BBOOL p, CK_SLOT_ID_PTR l, CK_ULONG_PTR n), (p, l, n))
 WATCH(OpenSession, (CK_SLOT_ID i, CK_FLAGS f, void *a, CK_NOTIFY n, CK_SESSION_HANDLE_PTR s), (i, f, a, n, s))
+WATCH(GetTokenInfo, (CK_SLOT_ID i, CK_TOKEN_INFO_PTR t), (i, t))
+WATCH(WrapKey, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE k, CK_OBJECT_HANDLE o, CK_BYTE_PTR out, CK_ULONG_PTR n),
+      (s, m, k, o, out, n))
 WATCH(FindObjects, (CK_SESSION_HANDLE s, CK_OBJECT_HANDLE_PTR o, CK_ULONG m, CK_ULONG_PTR n), (s, o, m, n))
 
 static CK_RV watched_Initialize(void *args)
@@ -119,6 +122,8 @@ CK_RV C_GetFunctionList(CK_FUNCTION_LIST_PTR_PTR list)
 	ours.C_DecryptInit = watched_DecryptInit;
 	ours.C_GetSlotList = watched_GetSlotList;
 	ours.C_OpenSession = watched_OpenSession;
+	ours.C_GetTokenInfo = watched_GetTokenInfo;
+	ours.C_WrapKey = watched_WrapKey;
 	ours.C_FindObjects = watched_FindObjects;
 	*list = &ours;
 	return CKR_OK;
