@@ -91,7 +91,7 @@ int keyslot_answer(struct keyslot *s, struct msg_page_done *done, uint64_t *took
 	if (r <= 0)
 		return ERR_UNREACHABLE; /* it died, or was killed at its deadline */
 	if (!from_the_tickets_hsm(s, &m, &peer)) {
-		log_error("keyslot: an answer came from pid %d, uid %u, but the ticket names pid %d, uid %u: refused", (int)peer.pid,
+		log_error("keyslot: an answer that is not this ticket's: from pid %d, uid %u; the ticket names pid %d, uid %u: refused", (int)peer.pid,
 		          (unsigned)peer.uid, (int)s->ticket.hsm_pid, (unsigned)s->ticket.hsm_uid);
 		return ERR_PROTOCOL;
 	}

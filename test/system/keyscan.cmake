@@ -4,5 +4,4 @@ fallgate_test(test_keyscan SOURCES test_keyscan.c LINKS hal_secret_memory hal_ha
 	ARGS $<TARGET_FILE:keyscan> LABELS system)
 add_dependencies(test_keyscan keyscan)
 
-pkg_check_modules(P11KIT_TEST REQUIRED IMPORTED_TARGET p11-kit-1)
-fallgate_program(unwrap_dek SOURCES unwrap_dek.c LINKS PkgConfig::P11KIT_TEST)
+fallgate_program(unwrap_dek SOURCES unwrap_dek.c LINKS deps::p11kit)
