@@ -73,7 +73,7 @@ enum message_type {
 	MSG_MG_VOLUME,       /* a volume's status, pushed at every change and once a second while it serves */
 	MSG_MG_GONE,         /* that volume is not configured any more */
 	MSG_MG_AGENT,        /* the agent's status and posture */
-	MSG_MG_LISTEN,       /* address and + fd of the bound UDP socket (1) */
+	MSG_MG_LISTEN,       /* where mgmt is to listen; it binds itself: libcoap cannot take over a bound socket */
 	MSG_MG_CREDENTIAL,   /* add, replace or remove a PSK identity */
 
 	/* local console (fallgate enroll, fallgate revoke --local) -> supervisor and back */
@@ -364,8 +364,8 @@ struct msg_mg_agent {
 };
 
 struct msg_mg_listen {
-	char address[64];                /* for the log */
-	bool with_fd;
+	char address[64];                /* numeric: "127.0.0.1:5684", "[::1]:5684" */
+	bool with_fd;                    /* false; a socket that comes all the same is closed */
 };
 
 struct msg_mg_credential {

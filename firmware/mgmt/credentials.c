@@ -1,9 +1,9 @@
 /* A small table, always walked to its end. */
 #include "credentials.h"
 
-#include <stdbool.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "base/error.h"
 #include "hal/entropy.h"
 
@@ -61,6 +61,13 @@ enum role credentials_role(const struct credentials *c, const uint8_t *identity,
 	const struct credential *row = identity == NULL ? NULL : find(c, identity, size);
 
 	return row == NULL ? USER_NONE : (enum role)row->role;
+}
+
+bool credentials_key_is(const struct credentials *c, const uint8_t *identity, size_t size, const uint8_t *key, size_t key_size)
+{
+	const struct credential *row = identity == NULL ? NULL : find(c, identity, size);
+
+	return row != NULL && key_size == PSK_BYTES && compare_secret(row->psk, key, PSK_BYTES) == 0;
 }
 
 int credentials_psk(const struct credentials *c, uint8_t psk[static PSK_BYTES], const uint8_t *identity, size_t size)

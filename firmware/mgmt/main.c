@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -90,37 +91,45 @@ static int start_coap(struct mgmt *m)
 	return routes_start(m);
 }
 
-static int listen_on(struct mgmt *m, const char *text)
+/* libcoap sets SO_REUSEADDR, with which two agents could share a port and steal each other's datagrams, and keeps no errno: so the
+ * address is tried here first. 0 or an errno. */
+static int try_address(const struct sockaddr_storage *address, socklen_t size)
+{
+	int fd = socket(address->ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	int error = 0;
+
+	if (fd < 0 || bind(fd, (const struct sockaddr *)address, size) != 0)
+		error = errno;
+	if (fd >= 0)
+		close(fd);
+	return error;
+}
+
+static _Noreturn void cannot_listen(const char *address, const char *why, int error)
+{
+	log_error("cannot listen on udp %s: %s; set coap in fallgate.conf to a free numeric ADDRESS:PORT of this machine", address, why);
+	_exit(error_exit_code(error));
+}
+
+static void must_listen(struct mgmt *m, const char *text)
 {
 	struct sockaddr_storage address;
 	coap_address_t at;
 	socklen_t size;
+	int error;
 
 	if (address_parse(&address, &size, text) != 0)
-		return ERR_USAGE;
+		cannot_listen(text, "this is not ADDRESS:PORT in numbers", ERR_USAGE);
+	error = try_address(&address, size);
+	if (error != 0)
+		cannot_listen(text, strerror(error), error == EADDRINUSE ? ERR_BUSY : error == EADDRNOTAVAIL ? ERR_NOT_FOUND : ERR_IO);
 	coap_address_init(&at);
 	memcpy(&at.addr, &address, size);
 	at.size = size;
 	if (coap_new_endpoint(m->coap, &at, COAP_PROTO_DTLS) == NULL)
-		return errno == 0 ? ERR_IO : error_from_errno(errno);
+		cannot_listen(text, "libcoap refuses it", ERR_IO);
 	coap_is_bcast(&at); /* asks for the interfaces by netlink, which the filter refuses later */
-	return 0;
-}
-
-static void must_listen(struct mgmt *m, const struct msg_mg_listen *listen)
-{
-	int error;
-
-	if (listen->with_fd)
-		fatal("a bound socket was handed over: this process binds %s itself", listen->address);
-	errno = 0;
-	error = listen_on(m, listen->address);
-	if (error != 0) {
-		log_error("cannot listen on udp %s: %s; set coap in fallgate.conf to a free numeric ADDRESS:PORT of this machine",
-		          listen->address, error_text(error));
-		_exit(error_exit_code(error));
-	}
-	log_notice("listening on udp %s", listen->address);
+	log_notice("listening on udp %s", text);
 }
 
 /* One message of the supervisor; true for MSG_MG_LISTEN. */
@@ -134,7 +143,7 @@ static bool take_message(struct mgmt *m, const struct message *message, int *fds
 	}
 	if (!may_listen)
 		fatal("the supervisor said twice where to listen");
-	must_listen(m, &message->body.mg_listen);
+	must_listen(m, message->body.mg_listen.address);
 	return true;
 }
 
@@ -205,6 +214,16 @@ static _Noreturn void run(struct mgmt *m, int epoll)
 	}
 }
 
+/* Said here, in words for somebody who tried it by hand. */
+static void must_have_supervisor(void)
+{
+	socklen_t size = sizeof(int);
+	int type;
+
+	if (getsockopt(SUPERVISOR_FD, SOL_SOCKET, SO_TYPE, &type, &size) != 0 || type != SOCK_SEQPACKET)
+		fatal("descriptor %d is no channel to a supervisor: this program is started by fallgated, not by hand", SUPERVISOR_FD);
+}
+
 static void say_hello(struct channel *c)
 {
 	struct message message;
@@ -213,7 +232,7 @@ static void say_hello(struct channel *c)
 	snprintf(message.body.hello.version, sizeof message.body.hello.version, "%s", FALLGATE_VERSION);
 	message.body.hello.pid = getpid();
 	if (channel_send(c, &message, NULL, 0) != 0)
-		fatal("descriptor %d is no channel to a supervisor: fallgate-mgmt is started by fallgated, not by hand", SUPERVISOR_FD);
+		fatal("the supervisor does not take this process's first message");
 }
 
 static int answer_option(const char *option)
@@ -242,6 +261,7 @@ int main(int argc, char **argv)
 	error = sandbox_harden();
 	if (error != 0)
 		fatal("this process cannot be hardened: %s", error_text(error));
+	must_have_supervisor();
 	tzset();
 	channel_init(&channel, SUPERVISOR_FD, ROLE_MGMT, ROLE_SUPERVISOR);
 	say_hello(&channel);

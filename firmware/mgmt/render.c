@@ -1,5 +1,5 @@
-/* Every body is one map, or an array of maps. Times named -ns are nanoseconds: "since-ns" and "started-ns" by the wall clock,
- * "detected-ns" and the proof's by CLOCK_BOOTTIME; the lock's later steps are given as distances from its detection. */
+/* Every body is one map, or an array of maps. Times named -ns are nanoseconds: "since_ns" and "started_ns" by the wall clock,
+ * "detected_ns" and the proof's by CLOCK_BOOTTIME; the lock's later steps are given as distances from its detection. */
 #include "render.h"
 
 #include <stdio.h>
@@ -30,14 +30,14 @@ static enum gate_cause holding_cause(const struct msg_mg_volume *v)
 	return (enum gate_cause)(v->latched ? v->latch_cause : v->cause);
 }
 
-/* What lists show of a volume: 7 pairs at most. */
+/* What lists show of a volume. */
 static void put_summary(struct body_out *o, const struct msg_mg_volume *v)
 {
 	body_pair_text(o, "name", v->name);
 	body_pair_text(o, "state", gate_state_name((enum gate_state)v->state));
 	body_pair_text(o, "cause", cause_name(v->cause));
 	body_pair_bool(o, "latched", v->latched);
-	body_pair_uint(o, "seq", v->gate_seq);
+	body_pair_uint(o, "gate_seq", v->gate_seq);
 	body_pair_bool(o, "formatted", v->formatted);
 }
 
@@ -58,8 +58,8 @@ int render_status(uint8_t *out, size_t size, const struct state *s)
 	body_begin(&o, out, size);
 	body_map_open(&o);
 	body_pair_text(&o, "version", s->agent.version);
-	body_pair_uint(&o, "started-ns", s->agent.started_ns);
-	body_pair_bool(&o, "audit-good", s->agent.audit_good);
+	body_pair_uint(&o, "started_ns", s->agent.started_ns);
+	body_pair_bool(&o, "audit_good", s->agent.audit_good);
 	body_key(&o, "volumes");
 	put_summaries(&o, s);
 	body_map_close(&o);
@@ -82,29 +82,73 @@ int render_volumes(uint8_t *out, size_t size, const struct state *s)
 	return body_finish(&o);
 }
 
+static void put_time(struct body_out *o, const char *key, uint64_t at)
+{
+	if (at != 0)
+		body_pair_uint(o, key, at);
+}
+
+static void put_lock(struct body_out *o, const struct msg_mg_volume *v)
+{
+	body_key(o, "lock");
+	body_map_open(o);
+	body_pair_uint(o, "detected_ns", v->lock_detected_ns);
+	put_time(o, "cut_ns", v->lock_cut_ns);
+	put_time(o, "wiped_ns", v->lock_wiped_ns);
+	put_time(o, "drained_ns", v->lock_drained_ns);
+	if (v->lock_drain_error != 0)
+		body_pair_text(o, "drain_error", error_name(v->lock_drain_error));
+	body_map_close(o);
+}
+
+/* The gate: what it is, what holds it, what lifts that, and how the last lock went. */
+static void put_gate(struct body_out *o, const struct msg_mg_volume *v)
+{
+	enum gate_cause holding = holding_cause(v);
+
+	put_summary(o, v);
+	if (v->latched)
+		body_pair_text(o, "latch_cause", cause_name(v->latch_cause));
+	if (holding != CAUSE_NONE)
+		body_pair_text(o, "remedy", gate_cause_remedy(holding));
+	body_pair_uint(o, "since_ns", v->since_ns);
+	if (v->lock_detected_ns != 0)
+		put_lock(o, v);
+	body_pair_text(o, "text", v->text);
+}
+
+int render_gate(uint8_t *out, size_t size, const struct msg_mg_volume *v)
+{
+	struct body_out o;
+
+	body_begin(&o, out, size);
+	body_map_open(&o);
+	put_gate(&o, v);
+	body_map_close(&o);
+	return body_finish(&o);
+}
+
 static void put_stats(struct body_out *o, const struct msg_dp_stats *t)
 {
 	body_map_open(o);
-	body_pair_uint(o, "read-ops", t->read_ops);
-	body_pair_uint(o, "write-ops", t->write_ops);
-	body_pair_uint(o, "flush-ops", t->flush_ops);
-	body_pair_uint(o, "zero-ops", t->zero_ops);
-	body_pair_uint(o, "read-bytes", t->read_bytes);
-	body_pair_uint(o, "written-bytes", t->written_bytes);
-	body_pair_uint(o, "bad-tags", t->bad_tags);
-	body_pair_uint(o, "dirty-nodes", t->dirty_nodes);
+	body_pair_uint(o, "read_ops", t->read_ops);
+	body_pair_uint(o, "write_ops", t->write_ops);
+	body_pair_uint(o, "flush_ops", t->flush_ops);
+	body_pair_uint(o, "zero_ops", t->zero_ops);
+	body_pair_uint(o, "read_bytes", t->read_bytes);
+	body_pair_uint(o, "written_bytes", t->written_bytes);
+	body_pair_uint(o, "bad_tags", t->bad_tags);
+	body_pair_uint(o, "dirty_nodes", t->dirty_nodes);
 	body_pair_uint(o, "connections", t->connections);
-	body_pair_bool(o, "fail-stop", t->failstop);
+	body_pair_bool(o, "failstop", t->failstop);
 	body_map_close(o);
 }
 
 static void put_proof(struct body_out *o, const struct msg_mg_volume *v)
 {
 	body_map_open(o);
-	if (v->last_proof_ns != 0)
-		body_pair_uint(o, "last-ns", v->last_proof_ns);
-	if (v->proof_deadline_ns != 0)
-		body_pair_uint(o, "deadline-ns", v->proof_deadline_ns);
+	put_time(o, "last_ns", v->last_proof_ns);
+	put_time(o, "deadline_ns", v->proof_deadline_ns);
 	body_map_close(o);
 }
 
@@ -114,7 +158,7 @@ int render_volume(uint8_t *out, size_t size, const struct msg_mg_volume *v)
 
 	body_begin(&o, out, size);
 	body_map_open(&o);
-	put_summary(&o, v);
+	put_gate(&o, v);
 	body_pair_text(&o, "kek", v->kek);
 	body_pair_uint(&o, "size", v->size);
 	body_key(&o, "uuid");
@@ -127,46 +171,6 @@ int render_volume(uint8_t *out, size_t size, const struct msg_mg_volume *v)
 	put_proof(&o, v);
 	body_key(&o, "stats");
 	put_stats(&o, &v->stats);
-	body_map_close(&o);
-	return body_finish(&o);
-}
-
-static void put_step(struct body_out *o, const char *key, uint64_t detected, uint64_t at)
-{
-	if (at != 0)
-		body_pair_uint(o, key, at >= detected ? at - detected : 0);
-}
-
-static void put_lock(struct body_out *o, const struct msg_mg_volume *v)
-{
-	body_key(o, "lock");
-	body_map_open(o);
-	body_pair_uint(o, "detected-ns", v->lock_detected_ns);
-	put_step(o, "cut-after-ns", v->lock_detected_ns, v->lock_cut_ns);
-	put_step(o, "wiped-after-ns", v->lock_detected_ns, v->lock_wiped_ns);
-	put_step(o, "drained-after-ns", v->lock_detected_ns, v->lock_drained_ns);
-	if (v->lock_drain_error != 0)
-		body_pair_text(o, "drain-error", error_name(v->lock_drain_error));
-	body_map_close(o);
-}
-
-int render_gate(uint8_t *out, size_t size, const struct msg_mg_volume *v)
-{
-	enum gate_cause holding = holding_cause(v);
-	struct body_out o;
-
-	body_begin(&o, out, size);
-	body_map_open(&o);
-	put_summary(&o, v);
-	if (v->latched)
-		body_pair_text(&o, "latch-cause", cause_name(v->latch_cause));
-	if (holding != CAUSE_NONE)
-		body_pair_text(&o, "remedy", gate_cause_remedy(holding));
-	body_pair_uint(&o, "since-ns", v->since_ns);
-	if (v->lock_detected_ns != 0)
-		put_lock(&o, v);
-	if (v->text[0] != '\0')
-		body_pair_text(&o, "text", v->text);
 	body_map_close(&o);
 	return body_finish(&o);
 }
@@ -207,7 +211,7 @@ int render_posture(uint8_t *out, size_t size, const struct state *s)
 	body_map_open(&o);
 	body_pair_text(&o, "users", s->agent.users);
 	body_pair_text(&o, "sandbox", s->agent.sandbox);
-	body_pair_bool(&o, "audit-good", s->agent.audit_good);
+	body_pair_bool(&o, "audit_good", s->agent.audit_good);
 	body_key(&o, "findings");
 	body_array(&o, count_lines(at));
 	while (*at != '\0') {
@@ -244,7 +248,7 @@ int render_done(uint8_t *out, size_t size, const struct pending *p)
 	body_map_open(&o);
 	if (p->volume[0] != '\0') {
 		body_pair_text(&o, "name", p->volume);
-		body_pair_uint(&o, "seq", p->reply.gate_seq);
+		body_pair_uint(&o, "gate_seq", p->reply.gate_seq);
 	}
 	if (p->verb == MG_REVOKE)
 		body_pair_bool(&o, "durable", p->reply.durable);

@@ -53,7 +53,7 @@ static const char *const verb_names[MG_VERB_COUNT] = {
 	[MG_CREATE] = "create", [MG_ATTACH] = "attach", [MG_DETACH] = "detach", [MG_REVOKE] = "revoke", [MG_RESTORE] = "restore",
 };
 
-/* A session that finished its handshake. */
+/* A session that has asked for something. */
 struct peer {
 	struct peer *next;
 	coap_session_t *session;
@@ -84,6 +84,48 @@ static uint64_t now_ns(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &t);
 	return (uint64_t)t.tv_sec * second_ns + (uint64_t)t.tv_nsec;
+}
+
+/* ---- sessions ---- */
+
+/* libcoap with mbedTLS tells of no finished handshake: a session becomes a peer with its first request. */
+static struct peer *peer_of(struct mgmt *m, coap_session_t *session)
+{
+	struct peer *p = coap_session_get_app_data(session);
+
+	if (p != NULL)
+		return p;
+	p = calloc(1, sizeof *p);
+	if (p == NULL)
+		return NULL;
+	p->session = session;
+	p->next = m->peers;
+	m->peers = p;
+	coap_session_set_app_data(session, p);
+	return p;
+}
+
+static void peer_gone(struct mgmt *m, coap_session_t *session)
+{
+	struct peer *p = coap_session_get_app_data(session);
+	struct peer **at = &m->peers;
+
+	if (p == NULL)
+		return;
+	while (*at != p)
+		at = &(*at)->next;
+	*at = p->next;
+	coap_session_set_app_data(session, NULL);
+	explicit_bzero(p, sizeof *p);
+	free(p);
+}
+
+static void peer_closed(coap_session_t *session)
+{
+	struct peer *p = coap_session_get_app_data(session);
+
+	if (p != NULL)
+		p->over = true;
 }
 
 /* ---- replies ---- */
@@ -433,13 +475,17 @@ static void finish_pending(struct exchange *x, struct pending *p)
 
 /* ---- every request ---- */
 
+/* The credential may have gone, or got another key, since the handshake: what counts is what is known now. */
 static void identify(struct exchange *x)
 {
 	const coap_bin_const_t *identity = coap_session_get_psk_identity(x->session);
+	const coap_bin_const_t *key = coap_session_get_psk_key(x->session);
 
-	x->peer = coap_session_get_app_data(x->session);
+	x->peer = peer_of(x->m, x->session);
 	x->role = USER_NONE;
-	if (x->peer == NULL || x->peer->over || identity == NULL || identity->length >= sizeof x->identity)
+	if (x->peer == NULL || x->peer->over || identity == NULL || identity->length >= sizeof x->identity || key == NULL)
+		return;
+	if (!credentials_key_is(&x->m->credentials, identity->s, identity->length, key->s, key->length))
 		return;
 	x->role = credentials_role(&x->m->credentials, identity->s, identity->length);
 	memcpy(x->identity, identity->s, identity->length);
@@ -739,74 +785,13 @@ void routes_tell(struct mgmt *m, const struct message *message)
 	}
 }
 
-/* ---- sessions ---- */
-
-/* Between the identity's look-up and the end of the handshake the credential may have gone or changed. */
-static bool session_valid(const struct mgmt *m, const coap_session_t *session)
-{
-	const coap_bin_const_t *identity = coap_session_get_psk_identity(session);
-	const coap_bin_const_t *key = coap_session_get_psk_key(session);
-	uint8_t psk[PSK_BYTES];
-	bool valid;
-
-	if (identity == NULL || key == NULL || key->length != PSK_BYTES)
-		return false;
-	if (credentials_role(&m->credentials, identity->s, identity->length) == USER_NONE)
-		return false;
-	if (credentials_psk(&m->credentials, psk, identity->s, identity->length) != 0)
-		return false;
-	valid = compare_secret(psk, key->s, sizeof psk) == 0;
-	explicit_bzero(psk, sizeof psk);
-	return valid;
-}
-
-static void peer_connected(struct mgmt *m, coap_session_t *session)
-{
-	struct peer *p = coap_session_get_app_data(session);
-
-	if (p == NULL) {
-		p = calloc(1, sizeof *p);
-		if (p == NULL)
-			return; /* no peer, no rights: identify() refuses */
-		p->session = session;
-		p->next = m->peers;
-		m->peers = p;
-		coap_session_set_app_data(session, p);
-	}
-	p->echo_ns = 0;
-	p->over = !session_valid(m, session);
-}
-
-static void peer_gone(struct mgmt *m, coap_session_t *session)
-{
-	struct peer *p = coap_session_get_app_data(session);
-	struct peer **at = &m->peers;
-
-	if (p == NULL)
-		return;
-	while (*at != p)
-		at = &(*at)->next;
-	*at = p->next;
-	coap_session_set_app_data(session, NULL);
-	explicit_bzero(p, sizeof *p);
-	free(p);
-}
-
-static void peer_closed(coap_session_t *session)
-{
-	struct peer *p = coap_session_get_app_data(session);
-
-	if (p != NULL)
-		p->over = true;
-}
+/* ---- how sessions end ---- */
 
 static int on_event(coap_session_t *session, const coap_event_t event)
 {
 	struct mgmt *m = coap_get_app_data(coap_session_get_context(session));
 
-	if (event == COAP_EVENT_DTLS_CONNECTED)
-		peer_connected(m, session);
-	else if (event == COAP_EVENT_DTLS_CLOSED || event == COAP_EVENT_DTLS_ERROR)
+	if (event == COAP_EVENT_DTLS_CLOSED || event == COAP_EVENT_DTLS_ERROR)
 		peer_closed(session);
 	else if (event == COAP_EVENT_SERVER_SESSION_DEL)
 		peer_gone(m, session);

@@ -20,7 +20,7 @@ struct mgmt {
 	struct coap_context_t *coap;
 	struct credentials credentials;
 	struct state state;
-	struct peer *peers;               /* sessions whose handshake is done */
+	struct peer *peers;               /* sessions that have asked for something */
 	uint8_t body[RENDER_BODY_MAX];    /* the reply being made */
 	uint8_t before[RENDER_BODY_MAX];  /* what observers saw last */
 };

@@ -1,0 +1,259 @@
+/* Two tables: the options, and for each verb what it takes. An option that a verb does not take is refused: "revoke --force" that
+ * looked as if it had forced something would be worse than an error. */
+#include "arguments.h"
+
+#include <getopt.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "ipc/message.h"
+
+enum {
+	OPT_CREDENTIALS = 1 << 0,
+	OPT_JSON = 1 << 1,
+	OPT_RUN_DIR = 1 << 2,
+	OPT_CONFIG = 1 << 3,
+	OPT_ROLE = 1 << 4,
+	OPT_OUT = 1 << 5,
+	OPT_WATCH = 1 << 6,
+	OPT_FORCE = 1 << 7,
+	OPT_ALL = 1 << 8,
+	OPT_LOCAL = 1 << 9,
+	OPT_HELP = 1 << 10,
+	OPT_VERSION = 1 << 11,
+	OPT_EVERYWHERE = OPT_CREDENTIALS | OPT_JSON | OPT_RUN_DIR,
+};
+
+enum operand { OPERAND_NONE, OPERAND_OPTIONAL, OPERAND_NEEDED };
+
+struct verb_row {
+	const char *name;
+	int options;            /* beside OPT_EVERYWHERE */
+	enum operand operand;
+	const char *what;       /* the operand's name in messages */
+	bool volume;            /* it names a volume */
+};
+
+/* clang-format off */
+static const struct verb_row verbs[VERB_COUNT] = {
+	[VERB_HELP]         = { "help",         0,                              OPERAND_NONE,     "",         false },
+	[VERB_VERSION]      = { "version",      0,                              OPERAND_NONE,     "",         false },
+	[VERB_STATUS]       = { "status",       OPT_WATCH,                      OPERAND_OPTIONAL, "NAME",     true },
+	[VERB_VOLUMES]      = { "volumes",      0,                              OPERAND_NONE,     "",         false },
+	[VERB_POSTURE]      = { "posture",      0,                              OPERAND_NONE,     "",         false },
+	[VERB_CREATE]       = { "create",       OPT_FORCE,                      OPERAND_NEEDED,   "NAME",     true },
+	[VERB_ATTACH]       = { "attach",       0,                              OPERAND_NEEDED,   "NAME",     true },
+	[VERB_DETACH]       = { "detach",       0,                              OPERAND_NEEDED,   "NAME",     true },
+	[VERB_REVOKE]       = { "revoke",       OPT_ALL | OPT_LOCAL,            OPERAND_OPTIONAL, "NAME",     true },
+	[VERB_RESTORE]      = { "restore",      0,                              OPERAND_NEEDED,   "NAME",     true },
+	[VERB_ENROLL]       = { "enroll",       OPT_ROLE | OPT_OUT | OPT_FORCE, OPERAND_NEEDED,   "IDENTITY", false },
+	[VERB_REMOVE]       = { "remove",       0,                              OPERAND_NEEDED,   "IDENTITY", false },
+	[VERB_STOP]         = { "stop",         0,                              OPERAND_NONE,     "",         false },
+	[VERB_CONFIG_CHECK] = { "config check", OPT_CONFIG,                     OPERAND_NONE,     "",         false },
+};
+
+static const struct option options[] = {
+	{ "credentials", required_argument, NULL, OPT_CREDENTIALS },
+	{ "json",        no_argument,       NULL, OPT_JSON },
+	{ "run-dir",     required_argument, NULL, OPT_RUN_DIR },
+	{ "config",      required_argument, NULL, OPT_CONFIG },
+	{ "role",        required_argument, NULL, OPT_ROLE },
+	{ "out",         required_argument, NULL, OPT_OUT },
+	{ "watch",       no_argument,       NULL, OPT_WATCH },
+	{ "force",       no_argument,       NULL, OPT_FORCE },
+	{ "all",         no_argument,       NULL, OPT_ALL },
+	{ "local",       no_argument,       NULL, OPT_LOCAL },
+	{ "help",        no_argument,       NULL, OPT_HELP },
+	{ "version",     no_argument,       NULL, OPT_VERSION },
+	{ NULL,          0,                 NULL, 0 },
+};
+/* clang-format on */
+
+const char arguments_help[] =
+	"fallgate: the client of a Fallgate agent\n"
+	"\n"
+	"  fallgate [--credentials FILE] [--json] VERB ...\n"
+	"\n"
+	"  status [NAME] [--watch]        the agent, or one volume; --watch: a line per change\n"
+	"  volumes                        every configured volume\n"
+	"  posture                        what protects keys on this board, and what does not\n"
+	"  create NAME [--force]          operator: format the volume that volumes.d/NAME.conf describes\n"
+	"  attach NAME, detach NAME       operator: open it, close it\n"
+	"  revoke NAME | --all [--local]  officer: shut the gate now; --local: at the console, without the network\n"
+	"  restore NAME                   officer: lift what holds the gate shut\n"
+	"\n"
+	"at the agent's own console (root, or the agent's user; --run-dir DIR, default /run/fallgate):\n"
+	"  enroll --role officer|operator|auditor IDENTITY [--out FILE] [--force]\n"
+	"  remove IDENTITY                forget an identity and end its sessions\n"
+	"  stop                           end the agent; every key is wiped\n"
+	"\n"
+	"  config check [--config FILE]   look at the configuration without starting anything\n"
+	"  version, --version, --help\n"
+	"\n"
+	"See fallgate(1).\n";
+
+const char *verb_name(enum verb v)
+{
+	return verbs[v].name;
+}
+
+static void take_option(struct arguments *a, int option)
+{
+	switch (option) {
+	case OPT_CREDENTIALS: a->credentials = optarg; break;
+	case OPT_RUN_DIR: a->run_dir = optarg; break;
+	case OPT_CONFIG: a->config = optarg; break;
+	case OPT_ROLE: a->role = optarg; break;
+	case OPT_OUT: a->out = optarg; break;
+	case OPT_JSON: a->json = true; break;
+	case OPT_WATCH: a->watch = true; break;
+	case OPT_FORCE: a->force = true; break;
+	case OPT_ALL: a->all = true; break;
+	case OPT_LOCAL: a->local = true; break;
+	default: break;
+	}
+}
+
+static const char *option_name(int option)
+{
+	for (const struct option *o = options; o->name != NULL; o++)
+		if (o->val == option)
+			return o->name;
+	return "?";
+}
+
+/* The verb's words are consumed: one, or two for "config check". */
+static int find_verb(struct arguments *a, char **words, int count, int *used, char *text, size_t size)
+{
+	if (count == 0) {
+		snprintf(text, size, "a verb is missing; 'fallgate --help' lists them");
+		return ERR_USAGE;
+	}
+	*used = 1;
+	for (int v = 0; v < VERB_COUNT; v++)
+		if (strcmp(verbs[v].name, words[0]) == 0) {
+			a->verb = (enum verb)v;
+			return 0;
+		}
+	if (strcmp(words[0], "config") == 0 && count > 1 && strcmp(words[1], "check") == 0) {
+		*used = 2;
+		a->verb = VERB_CONFIG_CHECK;
+		return 0;
+	}
+	snprintf(text, size, "'%.32s' is no verb; 'fallgate --help' lists them", words[0]);
+	return ERR_USAGE;
+}
+
+static int check_name(const struct arguments *a, char *text, size_t size)
+{
+	const struct verb_row *row = &verbs[a->verb];
+	char shown[48];
+
+	if (a->name == NULL || !row->volume || message_name_good(a->name))
+		return 0;
+	for (size_t i = 0; i < sizeof shown; i++) {
+		shown[i] = a->name[i] >= ' ' && a->name[i] <= '~' ? a->name[i] : '?';
+		if (a->name[i] == '\0') {
+			shown[i] = '\0';
+			break;
+		}
+	}
+	shown[sizeof shown - 1] = '\0';
+	snprintf(text, size, "'%s' is not a volume's name: a lower-case letter or digit, then up to 30 of a-z 0-9 _ -", shown);
+	return ERR_USAGE;
+}
+
+/* It becomes a line of a file: nothing that could end one or start a comment. */
+static bool identity_good(const char *identity)
+{
+	static const char good[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._@-";
+	size_t size = strlen(identity);
+
+	return size > 0 && size < IDENTITY_MAX_BYTES && strspn(identity, good) == size;
+}
+
+static enum role role_number(const char *name)
+{
+	for (int r = USER_AUDITOR; name != NULL && r <= USER_OFFICER; r++)
+		if (strcmp(role_name((enum role)r), name) == 0)
+			return (enum role)r;
+	return USER_NONE;
+}
+
+static int check_operands(struct arguments *a, char **words, int count, char *text, size_t size)
+{
+	const struct verb_row *row = &verbs[a->verb];
+	int allowed = row->operand == OPERAND_NONE ? 0 : 1;
+
+	if (count > allowed) {
+		snprintf(text, size, "'%s' does not take '%.32s'", row->name, words[allowed]);
+		return ERR_USAGE;
+	}
+	if (count == 1)
+		a->name = words[0];
+	if (row->operand == OPERAND_NEEDED && a->name == NULL) {
+		snprintf(text, size, "'%s' needs %s", row->name, row->what);
+		return ERR_USAGE;
+	}
+	if (a->verb == VERB_REVOKE && a->all == (a->name != NULL)) {
+		snprintf(text, size, "'revoke' needs NAME or --all, and not both");
+		return ERR_USAGE;
+	}
+	if (a->verb == VERB_ENROLL && !identity_good(a->name)) {
+		snprintf(text, size, "an identity is 1 to %d letters, digits and . _ @ -", IDENTITY_MAX_BYTES - 1);
+		return ERR_USAGE;
+	}
+	if (a->verb == VERB_ENROLL && role_number(a->role) == USER_NONE) {
+		snprintf(text, size, "'enroll' needs --role officer, operator or auditor");
+		return ERR_USAGE;
+	}
+	a->role_number = role_number(a->role);
+	return check_name(a, text, size);
+}
+
+/* --help and --version are wishes of their own, wherever they stand. */
+static int read_options(struct arguments *a, int argc, char **argv, int *given, int *wish, char *text, size_t size)
+{
+	int option;
+
+	optind = 0; /* so that tests may call it again */
+	opterr = 0;
+	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		if (option == '?' || option == ':') {
+			snprintf(text, size, "'%.32s' is not an option, or lacks its value, or has one too many", argv[optind - 1]);
+			return ERR_USAGE;
+		}
+		if (option == OPT_HELP || option == OPT_VERSION) {
+			*wish = option;
+			continue;
+		}
+		*given |= option;
+		take_option(a, option);
+	}
+	return 0;
+}
+
+int arguments_read(struct arguments *a, int argc, char **argv, char *text, size_t size)
+{
+	int given = 0, wish = 0, used = 0;
+	int error, stray;
+
+	memset(a, 0, sizeof *a);
+	error = read_options(a, argc, argv, &given, &wish, text, size);
+	if (error != 0)
+		return error;
+	if (wish != 0) {
+		a->verb = wish == OPT_HELP ? VERB_HELP : VERB_VERSION;
+		return 0;
+	}
+	error = find_verb(a, argv + optind, argc - optind, &used, text, size);
+	if (error != 0)
+		return error;
+	stray = given & ~(verbs[a->verb].options | OPT_EVERYWHERE);
+	if (stray != 0) {
+		snprintf(text, size, "'%s' does not take --%s", verbs[a->verb].name, option_name(stray & -stray));
+		return ERR_USAGE;
+	}
+	return check_operands(a, argv + optind + used, argc - optind - used, text, size);
+}

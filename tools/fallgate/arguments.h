@@ -1,0 +1,46 @@
+/* The command line, read into one struct. Pure: it opens nothing and prints nothing. */
+#ifndef FALLGATE_ARGUMENTS_H
+#define FALLGATE_ARGUMENTS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+enum verb {
+	VERB_HELP,
+	VERB_VERSION,
+	VERB_STATUS,
+	VERB_VOLUMES,
+	VERB_POSTURE,
+	VERB_CREATE,
+	VERB_ATTACH,
+	VERB_DETACH,
+	VERB_REVOKE,
+	VERB_RESTORE,
+	VERB_ENROLL,
+	VERB_REMOVE,
+	VERB_STOP,
+	VERB_CONFIG_CHECK,
+	VERB_COUNT
+};
+
+struct arguments {
+	enum verb verb;
+	const char *name;        /* volume or identity; NULL: none given */
+	const char *credentials; /* --credentials */
+	const char *run_dir;     /* --run-dir */
+	const char *config;      /* --config */
+	const char *role;        /* --role */
+	int role_number;         /* enum role */
+	const char *out;         /* --out */
+	bool json, watch, force, all, local;
+};
+
+/* 0, or ERR_USAGE with one clear line in text. Options may stand anywhere; "--" ends them. */
+int arguments_read(struct arguments *a, int argc, char **argv, char *text, size_t size);
+
+const char *verb_name(enum verb v);
+
+/* The text of --help. */
+extern const char arguments_help[];
+
+#endif
