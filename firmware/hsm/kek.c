@@ -78,20 +78,26 @@ static bool find_token(struct kek *k, struct report *r)
 	return false;
 }
 
-/* A counter that is low is not ours to lower further: one more wrong try by us could lock the customer out. */
+/* A counter that is low is not ours to lower further, unless the customer has just given a new PIN; the last try never is. */
+static const char *counter_fault(const struct kek *k)
+{
+	if (k->info.pin_locked)
+		return "is locked: no login is tried; let the security officer set it anew (fallgate-custodian set-pin --so-pin-file)";
+	if (k->info.pin_final_try)
+		return "has one try left: no login is tried; log in once by other means, e.g. fallgate-custodian list";
+	if (k->info.pin_count_low && !k->how.pin_renewed)
+		return "was entered wrongly before: no login is tried; renew the PIN file, or log in once by other means, "
+		       "e.g. fallgate-custodian list";
+	return NULL;
+}
+
 static bool counters_allow(const struct kek *k, struct report *r)
 {
-	const char *state = k->info.pin_locked      ? "is locked"
-	                    : k->info.pin_final_try ? "has one try left"
-	                    : k->info.pin_count_low ? "was entered wrongly before"
-	                                            : NULL;
+	const char *fault = counter_fault(k);
 
-	if (state == NULL)
-		return true;
-	say_whole(k, r, VERDICT_ACCESS_REVOKED,
-	          "the PIN of token '%s' %s: no login is tried; clear that with a right login, e.g. fallgate-custodian list",
-	          k->info.label, state);
-	return false;
+	if (fault != NULL)
+		say_whole(k, r, VERDICT_ACCESS_REVOKED, "the PIN of token '%s' %s", k->info.label, fault);
+	return fault == NULL;
 }
 
 static bool login_with(struct kek *k, const struct pin *pin, struct report *r)

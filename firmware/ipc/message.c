@@ -44,6 +44,7 @@ static const struct field hello_fields[] = { TEXT(msg_hello, version) };
 
 static const struct field hsm_open_fields[] = {
 	TEXT(msg_hsm_open, module), TEXT(msg_hsm_open, init_args), TEXT(msg_hsm_open, uri), BOOL(msg_hsm_open, login_allowed),
+	BOOL(msg_hsm_open, pin_renewed),
 };
 static const struct field hsm_opened_fields[] = {
 	VERDICT(msg_hsm_opened, verdict), BYTE(msg_hsm_opened, type, 0, KEK_RSA_OAEP),

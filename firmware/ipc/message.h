@@ -115,6 +115,8 @@ struct msg_hsm_open {
 	char init_args[URI_MAX_BYTES];   /* pReserved string, empty = NULL */
 	char uri[URI_MAX_BYTES];         /* RFC 7512, token and object; no pin-value, pin-source already opened (the fd) */
 	bool login_allowed;              /* false: a PIN that was refused before is not tried: answer ACCESS_REVOKED */
+	bool pin_renewed;                /* a new PIN was given since one was refused: one login though the token reports
+	                                  * COUNT_LOW, which nothing else would clear; never on FINAL_TRY */
 };
 
 struct msg_hsm_opened {

@@ -280,6 +280,7 @@ void rig_open(struct rig *r, const char *object, const char *pin, bool login_all
 	snprintf(o->init_args, sizeof o->init_args, "%s", r->init_args);
 	snprintf(o->uri, sizeof o->uri, "%s%s", strncmp(object, "pkcs11:", 7) == 0 ? "" : "pkcs11:token=cust%20omer;", object);
 	o->login_allowed = login_allowed;
+	o->pin_renewed = r->pin_renewed;
 	if (pin != NULL) {
 		snprintf(path, sizeof path, "%s/%s", r->folder, pin);
 		fd = open(path, O_RDONLY | O_CLOEXEC);

@@ -17,6 +17,7 @@ struct rig {
 	pid_t pid; /* 0: no process */
 	struct channel supervisor, dataplane; /* the ends that the test holds */
 	enum oaep_hash hash;
+	bool pin_renewed; /* what rig_open says of the PIN */
 };
 
 enum { PROCESS_TIMEOUT_MS = 30000 };

@@ -497,14 +497,38 @@ static void a_refused_pin_is_tried_exactly_once(void **state)
 	assert_int_equal(opened.body.hsm_opened.ckr, 0xa0);
 	assert_null(strstr(opened.body.hsm_opened.text, "11111111"));
 	assert_int_equal(rig_calls(r, "C_Login"), logins + 1);
-	/* The token's counter is low now: not even the right PIN is tried by the agent. */
+	/* The token's counter is low now: not even the right PIN is tried, unless it is a new one. */
 	rig_start(r, false);
 	rig_open(r, "object=aes256", "pin", true, &opened);
 	assert_int_equal(opened.body.hsm_opened.verdict, VERDICT_ACCESS_REVOKED);
 	assert_false(opened.body.hsm_opened.login_refused);
 	assert_int_equal(rig_calls(r, "C_Login"), logins + 1);
+	r->pin_renewed = true;
+	open_good(r, "object=aes256", &opened);
+	r->pin_renewed = false;
+	open_good(r, "object=aes256", &opened);
+	/* Or the customer logs in by other means. */
+	rig_start(r, false);
+	rig_open(r, "object=aes256", "wrong-pin", true, &opened);
+	assert_int_equal(open_verdict(r, "object=aes256", &opened), VERDICT_ACCESS_REVOKED);
 	assert_int_equal(rig_custodian(r, "list"), 0);
 	open_good(r, "object=aes256", &opened);
+}
+
+static void the_last_try_is_never_ours(void **state)
+{
+	struct rig *r = fresh(state);
+	unsigned logins = rig_calls(r, "C_Login");
+	struct message opened;
+
+	rig_fault(r, "final_try 1 0 99\n");
+	assert_int_equal(open_verdict(r, "object=aes256", &opened), VERDICT_ACCESS_REVOKED);
+	r->pin_renewed = true;
+	assert_int_equal(open_verdict(r, "object=aes256", &opened), VERDICT_ACCESS_REVOKED);
+	assert_non_null(strstr(opened.body.hsm_opened.text, "one try left"));
+	r->pin_renewed = false;
+	assert_int_equal(rig_calls(r, "C_Login"), logins);
+	rig_fault(r, "");
 }
 
 static void a_login_that_is_not_allowed_is_not_tried(void **state)
@@ -779,6 +803,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(a_key_is_deleted_only_if_its_token_is_well),
 		cmocka_unit_test(opening_tells_weather_from_a_broken_module),
 		cmocka_unit_test(a_refused_pin_is_tried_exactly_once),
+		cmocka_unit_test(the_last_try_is_never_ours),
 		cmocka_unit_test(a_login_that_is_not_allowed_is_not_tried),
 		cmocka_unit_test(a_pin_changed_behind_our_back_ends_the_logins),
 		cmocka_unit_test(foreign_blobs_are_refused),

@@ -83,10 +83,21 @@ WATCH(Decrypt, (CK_SESSION_HANDLE s, CK_BYTE_PTR in, CK_ULONG n, CK_BYTE_PTR out
 WATCH(DecryptInit, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE k), (s, m, k))
 WATCH(GetSlotList, (CK_BBOOL p, CK_SLOT_ID_PTR l, CK_ULONG_PTR n), (p, l, n))
 WATCH(OpenSession, (CK_SLOT_ID i, CK_FLAGS f, void *a, CK_NOTIFY n, CK_SESSION_HANDLE_PTR s), (i, f, a, n, s))
-WATCH(GetTokenInfo, (CK_SLOT_ID i, CK_TOKEN_INFO_PTR t), (i, t))
 WATCH(WrapKey, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE k, CK_OBJECT_HANDLE o, CK_BYTE_PTR out, CK_ULONG_PTR n),
       (s, m, k, o, out, n))
 WATCH(FindObjects, (CK_SESSION_HANDLE s, CK_OBJECT_HANDLE_PTR o, CK_ULONG m, CK_ULONG_PTR n), (s, o, m, n))
+
+/* Besides: the order "final_try" makes the token report what SoftHSM2 never does. */
+static CK_RV watched_GetTokenInfo(CK_SLOT_ID i, CK_TOKEN_INFO_PTR t)
+{
+	CK_RV rv = fault("C_GetTokenInfo");
+
+	if (rv == CKR_OK)
+		rv = real.C_GetTokenInfo(i, t);
+	if (rv == CKR_OK && fault("final_try") != CKR_OK)
+		t->flags |= CKF_USER_PIN_FINAL_TRY;
+	return rv;
+}
 
 static CK_RV watched_Initialize(void *args)
 {

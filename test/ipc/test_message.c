@@ -69,6 +69,7 @@ static const struct text_case texts[] = {
 
 static const struct byte_case bools[] = {
 	B(MSG_HSM_OPEN, hsm_open, login_allowed, 0, 1),
+	B(MSG_HSM_OPEN, hsm_open, pin_renewed, 0, 1),
 	B(MSG_HSM_OPENED, hsm_opened, login_refused, 0, 1), B(MSG_HSM_OPENED, hsm_opened, software_token, 0, 1),
 	B(MSG_HSM_VERDICT, hsm_verdict, login_refused, 0, 1),
 	B(MSG_DP_ATTACH, dp_attach, read_only, 0, 1),
