@@ -1,0 +1,41 @@
+/* What the supervisor's parts share: the loop, the configuration, the records, and who else is there. No logic. */
+#ifndef FALLGATE_SUPERVISOR_AGENT_H
+#define FALLGATE_SUPERVISOR_AGENT_H
+
+#include "config.h"
+#include "ledger.h"
+#include "loop.h"
+#include "records.h"
+#include "writer.h"
+
+struct console;
+struct creation;
+struct credentials;
+struct kek;
+struct management;
+struct volume;
+
+struct agent {
+	struct loop loop;
+	struct config config;
+	struct records records;
+	struct ledger ledger;
+	struct writer *writer;
+	struct kek *keks[CONFIG_KEKS_MAX]; /* one per [kek], in its order */
+	unsigned kek_count;
+	struct volume *volumes[CONFIG_VOLUMES_MAX];
+	unsigned volume_count;
+	struct credentials *credentials;
+	struct management *management;
+	struct console *console;
+	struct creation *creation; /* the one that is under way, or NULL */
+	uint64_t started_wall_ns;
+	bool read_only; /* --check: nothing is written */
+	bool stopping;
+};
+
+/* Orders to the whole agent. */
+void agent_stop(struct agent *a);                            /* clean: every volume locked and drained, then the end */
+void agent_revoke_all(struct agent *a, const char *identity); /* no HSM, no disk, no network needed */
+
+#endif

@@ -1,0 +1,151 @@
+/* See check.h. A KEK that is not enrolled yet is opened and asked for a proof all the same, as creation would ask. */
+#include "check.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "agent.h"
+#include "base/error.h"
+#include "challenge.h"
+#include "kek.h"
+#include "session.h"
+
+struct probe {
+	struct session session;
+	struct kek *kek;
+	struct kek_record key; /* as pinned, or as found */
+	bool enrolled, done;
+	int error;
+};
+
+static void conclude(struct probe *p, const struct judgement *j)
+{
+	const char *name = kek_config(p->kek)->name;
+
+	if (p->done)
+		return;
+	p->done = true;
+	p->error = judgement_error(j);
+	if (j->proof == PROOF_GOOD)
+		printf("kek %s: good: %s, %u bits%s%s\n", name, p->key.type == KEK_RSA_OAEP ? "RSA-OAEP" : "AES key wrap",
+		       p->enrolled ? p->key.bits : p->session.opened.bits, p->enrolled ? "" : ", not enrolled yet",
+		       kek_software_token(p->kek) ? ", a software token: for tests only" : "");
+	else
+		printf("kek %s: %s: %s; remedy: %s\n", name, gate_cause_name(j->cause), j->text, gate_cause_remedy(j->cause));
+	session_kill(&p->session);
+}
+
+static void fail(struct probe *p, const char *what)
+{
+	struct judgement j;
+
+	judge_lost(&j, what);
+	conclude(p, &j);
+}
+
+static void found(struct probe *p, const struct msg_hsm_opened *o)
+{
+	uint8_t hash = p->key.hash;
+
+	memset(&p->key, 0, sizeof p->key);
+	p->key.type = o->type;
+	p->key.hash = hash;
+	p->key.modulus_size = o->modulus_size;
+	p->key.exponent_size = o->exponent_size;
+	memcpy(p->key.modulus, o->modulus, sizeof p->key.modulus);
+	memcpy(p->key.exponent, o->exponent, sizeof p->key.exponent);
+	if (o->type == KEK_AES_KW)
+		p->key.hash = OAEP_NONE;
+}
+
+static void try_hash(struct probe *p, enum oaep_hash hash)
+{
+	p->key.hash = (uint8_t)hash;
+	if (session_start(&p->session, NULL, -1) != 0)
+		fail(p, "the hsm process cannot be started; see the log");
+}
+
+static void on_result(void *owner, struct session *s, enum session_step step, const struct judgement *said)
+{
+	struct probe *p = owner;
+	struct judgement j = *said;
+
+	if (step == SESSION_OPENED && j.proof == PROOF_GOOD) {
+		if (!p->enrolled)
+			found(p, &s->opened);
+		if (session_probe(s, &p->key) != 0)
+			fail(p, "the proof could not be asked for");
+		return;
+	}
+	if (j.proof == PROOF_GOOD && !p->enrolled && p->key.type == KEK_RSA_OAEP)
+		judge_probe(&j, &p->key, s->challenge, &s->verdict, time(NULL));
+	if (j.proof != PROOF_GOOD && step == SESSION_PROBED && !p->enrolled && p->key.hash == OAEP_SHA256) {
+		session_kill(s);
+		try_hash(p, OAEP_SHA1);
+		return;
+	}
+	conclude(p, &j);
+}
+
+static void on_ended(void *owner, struct session *s, bool good)
+{
+	(void)good;
+	if (!s->silent)
+		fail(owner, "the hsm process ended");
+}
+
+static const struct session_events events = { on_result, on_ended };
+
+static int check_kek(struct agent *a, const struct kek_config *config)
+{
+	struct probe *p = calloc(1, sizeof *p);
+	int r;
+
+	if (p == NULL || kek_create(&p->kek, a, config) != 0)
+		return ERR_NOMEM;
+	session_init(&p->session, a, p->kek, &events, p);
+	p->enrolled = kek_pins(p->kek) != NULL;
+	if (kek_damaged(p->kek)) {
+		printf("kek %s: its record is damaged; bring keks/%s back from a backup of the state directory\n", config->name, config->name);
+		p->done = true;
+		p->error = ERR_CORRUPT;
+	} else if (p->enrolled) {
+		p->key = *kek_pins(p->kek);
+		if (session_start(&p->session, kek_pins(p->kek), -1) != 0)
+			fail(p, "the hsm process cannot be started; see the log");
+	} else {
+		try_hash(p, OAEP_SHA256);
+	}
+	while (!p->done)
+		loop_once(&a->loop);
+	r = p->error;
+	session_kill(&p->session);
+	kek_destroy(p->kek);
+	free(p);
+	return r;
+}
+
+int check_run(struct agent *a, int config_error)
+{
+	int worst = config_error;
+
+	if (config_error != 0 || loop_init(&a->loop) != 0) {
+		printf("configuration: wrong\n");
+		return config_error != 0 ? config_error : ERR_IO;
+	}
+	printf("configuration: good: %u KEKs, %u volumes\n", a->config.kek_count, a->config.volume_count);
+	a->read_only = true;
+	a->records.dir_fd = -1;
+	if (records_open(&a->records, a->config.state_dir, false) == ERR_NOT_FOUND)
+		printf("state directory %s: not there yet; it is made at the first start\n", a->config.state_dir);
+	for (unsigned i = 0; i < a->config.kek_count; i++) {
+		int r = check_kek(a, &a->config.keks[i]);
+
+		if (worst == 0 || r == ERR_REFUSED)
+			worst = r;
+	}
+	records_close(&a->records);
+	return worst;
+}

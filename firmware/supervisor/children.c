@@ -1,0 +1,285 @@
+/* See children.h. Between fork and exec only system calls are made: the supervisor has a second thread. */
+#include "children.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "hal/sandbox.h"
+
+enum { FIRST_FD = 3, HIGH_FD = 64, REAP_MS = 20 };
+
+#ifndef P_PIDFD
+#define P_PIDFD 3
+#endif
+
+/* ---- the child's side, before exec ---- */
+
+/* Decimal, without stdio. */
+static void append_number(char *text, unsigned long n)
+{
+	char digits[24];
+	size_t at = sizeof digits - 1;
+
+	digits[at] = '\0';
+	do {
+		digits[--at] = (char)('0' + n % 10);
+		n /= 10;
+	} while (n > 0);
+	memcpy(text + strlen(text), digits + at, sizeof digits - at);
+}
+
+static bool place_fds(int null_fd, int channel_fd, const struct child_plan *plan)
+{
+	int moved[CHILD_FDS_MAX], from;
+
+	/* first out of the way of the numbers they are to have */
+	for (unsigned i = 0; i < plan->fd_count; i++) {
+		from = plan->fds[i] >= 0 ? plan->fds[i] : channel_fd;
+		moved[i] = fcntl(from, F_DUPFD_CLOEXEC, HIGH_FD);
+		if (moved[i] < 0)
+			return false;
+	}
+	if (dup2(null_fd, 0) < 0 || dup2(null_fd, 1) < 0)
+		return false;
+	for (unsigned i = 0; i < plan->fd_count; i++)
+		if (dup2(moved[i], FIRST_FD + (int)i) < 0)
+			return false;
+	return syscall(SYS_close_range, FIRST_FD + plan->fd_count, ~0u, 0) == 0;
+}
+
+static void set_signals(bool block)
+{
+	sigset_t set;
+
+	for (int s = 1; s < 32; s++)
+		if (s != SIGKILL && s != SIGSTOP)
+			signal(s, SIG_DFL);
+	if (block)
+		sigfillset(&set);
+	else
+		sigemptyset(&set);
+	sigprocmask(SIG_SETMASK, &set, NULL);
+}
+
+static bool set_limits(bool locked_memory)
+{
+	struct rlimit core = { 0, 0 }, locked;
+
+	if (setrlimit(RLIMIT_CORE, &core) != 0)
+		return false;
+	if (!locked_memory || getrlimit(RLIMIT_MEMLOCK, &locked) != 0)
+		return true;
+	if (geteuid() == 0)
+		locked.rlim_max = RLIM_INFINITY;
+	locked.rlim_cur = locked.rlim_max;
+	setrlimit(RLIMIT_MEMLOCK, &locked); /* a low limit is said by who needs more */
+	return true;
+}
+
+_Noreturn static void become(const struct child_plan *plan, int null_fd, int channel_fd)
+{
+	static char listen_pid[48] = "LISTEN_PID=";
+	const char *environment[CHILD_ENV_MAX + 6];
+	unsigned n = 0;
+
+	set_signals(plan->block_signals);
+	if (!place_fds(null_fd, channel_fd, plan) || !set_limits(plan->locked_memory))
+		_exit(126);
+	if (plan->user.set && sandbox_drop_to(plan->user.uid, plan->user.gid) != 0)
+		_exit(126);
+	environment[n++] = "PATH=/usr/sbin:/usr/bin:/sbin:/bin";
+	environment[n++] = "LD_BIND_NOW=1";
+	if (plan->socket_activation) {
+		append_number(listen_pid, (unsigned long)getpid());
+		environment[n++] = "LISTEN_FDS=1";
+		environment[n++] = listen_pid;
+	}
+	for (unsigned i = 0; i < CHILD_ENV_MAX && plan->environment[i] != NULL; i++)
+		environment[n++] = plan->environment[i];
+	environment[n] = NULL;
+	execve(plan->program, (char *const *)(uintptr_t)plan->arguments, (char *const *)(uintptr_t)environment);
+	_exit(127);
+}
+
+/* ---- the supervisor's side ---- */
+
+static void close_fds(int *fds, unsigned count)
+{
+	for (unsigned i = 0; i < count; i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+}
+
+static void forget(struct child *c)
+{
+	loop_unwatch(c->loop, &c->channel_watch);
+	loop_unwatch(c->loop, &c->pid_watch);
+	channel_close(&c->channel);
+	close(c->pidfd);
+	c->alive = false;
+}
+
+void child_kill(struct child *c, const char *why)
+{
+	if (!c->alive)
+		return;
+	if (why != NULL)
+		log_error("%s (pid %d, %s): killed: %s", c->label, (int)c->pid, stage_name(c->stage), why);
+	syscall(SYS_pidfd_send_signal, c->pidfd, SIGKILL, NULL, 0);
+}
+
+static bool hello_good(const struct child *c, const struct message *m)
+{
+	return strcmp(m->body.hello.version, FALLGATE_VERSION) == 0 && m->body.hello.pid == c->pid;
+}
+
+/* One message, judged and handed on. */
+static void take_message(struct child *c, const struct message *m, const struct channel_peer *sender, int *fds, unsigned count)
+{
+	const struct message_row *row = message_row(m->type);
+
+	if (sender->pid != c->pid) {
+		child_kill(c, "another process speaks on its channel");
+	} else if (!permit_allows(c->peer, c->stage, m->type)) {
+		log_error("%s (pid %d): %s is not allowed now", c->label, (int)c->pid, row->name);
+		child_kill(c, "it broke the protocol");
+	} else if (m->type == MSG_HELLO) {
+		if (!hello_good(c, m)) {
+			child_kill(c, "it is of another version; install all programs of one build");
+			return;
+		}
+		c->stage = c->peer == PEER_MGMT ? STAGE_TALKING : STAGE_IDLE;
+		c->events->hello(c->owner, c);
+	} else {
+		c->events->message(c->owner, c, m, fds, count);
+	}
+}
+
+/* 1: one was there; else as channel_receive. */
+static int receive_one(struct child *c)
+{
+	struct message m;
+	struct channel_peer sender;
+	int fds[CHANNEL_FDS_MAX] = { -1, -1 };
+	unsigned count = 0;
+	int r = channel_receive(&c->channel, &m, fds, &count, &sender);
+
+	if (r == 1)
+		take_message(c, &m, &sender, fds, count);
+	close_fds(fds, count);
+	explicit_bzero(&m, sizeof m);
+	return r;
+}
+
+static void channel_ready(void *context)
+{
+	struct child *c = context;
+	pid_t pid = c->pid;
+	int r = receive_one(c);
+
+	if (r == 1 || r == ERR_BUSY || !c->alive || c->pid != pid)
+		return;
+	loop_unwatch(c->loop, &c->channel_watch);
+	child_kill(c, r == ERR_PROTOCOL ? "it broke the protocol" : NULL); /* the end of its channel is the end of it */
+}
+
+static int reap(struct child *c)
+{
+	int status = 0;
+
+	while (waitpid(c->pid, &status, 0) < 0 && errno == EINTR)
+		;
+	return status;
+}
+
+static void pid_ready(void *context)
+{
+	struct child *c = context;
+	pid_t pid = c->pid;
+	int status;
+
+	/* its last words, unless hearing them ended it here */
+	while (c->alive && c->pid == pid && receive_one(c) == 1)
+		;
+	if (!c->alive || c->pid != pid)
+		return;
+	status = reap(c);
+	forget(c);
+	c->events->death(c->owner, c, status);
+}
+
+static int watch_child(struct child *c, int channel_fd)
+{
+	channel_init(&c->channel, channel_fd, ROLE_SUPERVISOR,
+	             c->peer == PEER_HSM ? ROLE_HSM : c->peer == PEER_MGMT ? ROLE_MGMT : ROLE_DATAPLANE);
+	c->alive = true;
+	c->pid_watch.fd = c->channel_watch.fd = -1;
+	c->pidfd = (int)syscall(SYS_pidfd_open, c->pid, 0);
+	if (c->pidfd >= 0 && loop_watch(c->loop, &c->channel_watch, channel_fd, channel_ready, c) == 0 &&
+	    loop_watch(c->loop, &c->pid_watch, c->pidfd, pid_ready, c) == 0)
+		return 0;
+	log_error("%s: cannot be watched: %s", c->label, strerror(errno));
+	kill(c->pid, SIGKILL);
+	reap(c);
+	forget(c);
+	return ERR_IO;
+}
+
+int child_start(struct child *c, const struct child_plan *plan)
+{
+	int pair[2], null_fd = open("/dev/null", O_RDWR | O_CLOEXEC), r;
+
+	if (null_fd < 0 || (r = channel_pair(pair)) != 0) {
+		log_error("%s: cannot be wired: %s", c->label, strerror(errno));
+		if (null_fd >= 0)
+			close(null_fd);
+		return ERR_IO;
+	}
+	c->peer = plan->peer;
+	c->stage = STAGE_NEW;
+	c->uid = plan->user.set ? plan->user.uid : geteuid();
+	c->pid = fork();
+	if (c->pid == 0)
+		become(plan, null_fd, pair[1]);
+	close(null_fd);
+	close(pair[1]);
+	if (c->pid < 0) {
+		log_error("%s: cannot be started: %s", c->label, strerror(errno));
+		close(pair[0]);
+		return ERR_NOMEM;
+	}
+	return watch_child(c, pair[0]);
+}
+
+int child_send(struct child *c, const struct message *m, const int *fds, unsigned count)
+{
+	int r = c->alive ? channel_send(&c->channel, m, fds, count) : ERR_IO;
+
+	if (r == ERR_BUSY)
+		child_kill(c, "it does not read its channel");
+	return r;
+}
+
+bool child_kill_and_reap(struct child *c)
+{
+	struct pollfd p = { .fd = c->pidfd, .events = POLLIN };
+
+	if (!c->alive)
+		return true;
+	child_kill(c, NULL);
+	if (poll(&p, 1, REAP_MS) != 1)
+		return false;
+	reap(c);
+	forget(c);
+	return true;
+}

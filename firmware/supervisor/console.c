@@ -1,0 +1,271 @@
+/* See console.h. */
+#include "console.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "agent.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "credentials.h"
+#include "ipc/channel.h"
+#include "kek.h"
+#include "manage.h"
+#include "permit.h"
+#include "volume.h"
+
+enum { CONNECTIONS_MAX = 8 };
+
+struct connection {
+	struct console *console;
+	struct channel channel;
+	struct watch watch;
+	char identity[IDENTITY_MAX_BYTES];
+};
+
+struct console {
+	struct agent *agent;
+	int fd;
+	char path[sizeof((struct sockaddr_un *)0)->sun_path];
+	struct watch watch;
+	struct connection connections[CONNECTIONS_MAX];
+};
+
+static void hang_up(struct connection *c)
+{
+	manage_forget(c->console->agent, c);
+	loop_unwatch(&c->console->agent->loop, &c->watch);
+	channel_close(&c->channel);
+	c->channel.fd = -1;
+}
+
+static void reply(struct connection *c, struct message *m, uint64_t nonce, int error, const char *text)
+{
+	m->nonce = nonce;
+	m->body.con_reply.error = error;
+	log_printable(m->body.con_reply.text, sizeof m->body.con_reply.text, text);
+	if (channel_send(&c->channel, m, NULL, 0) != 0)
+		hang_up(c);
+	explicit_bzero(m, sizeof *m);
+}
+
+static void enroll(struct connection *c, const struct message *q)
+{
+	struct agent *a = c->console->agent;
+	const struct msg_con_request *r = &q->body.con_request;
+	struct message m;
+	int e;
+
+	message_init(&m, MSG_CON_REPLY, q->nonce);
+	e = credentials_enroll(a->credentials, r->identity, r->role, m.body.con_reply.psk);
+	if (e == 0) {
+		log_notice("console: %s enrolled as %s", r->identity, role_name(r->role));
+		manage_push_credential(a, r->identity, r->role, m.body.con_reply.psk);
+		manage_address(a, m.body.con_reply.coap_address, sizeof m.body.con_reply.coap_address);
+	}
+	reply(c, &m, q->nonce, e,
+	      e == 0         ? "enrolled; the key is shown this once" :
+	      e == ERR_USAGE ? "an identity is 1 to 63 of A-Z a-z 0-9 . _ @ -, a role is auditor, operator or officer" :
+	                       "the credentials could not be kept; see the log");
+}
+
+static void remove_identity(struct connection *c, const struct message *q)
+{
+	struct agent *a = c->console->agent;
+	const char *identity = q->body.con_request.identity;
+	struct message m;
+	int e = credentials_remove(a->credentials, identity);
+
+	if (e == 0) {
+		log_notice("console: %s removed", identity);
+		manage_push_credential(a, identity, USER_NONE, NULL);
+	}
+	message_init(&m, MSG_CON_REPLY, q->nonce);
+	reply(c, &m, q->nonce, e,
+	      e == 0 ? "removed; its sessions are closed" : e == ERR_NOT_FOUND ? "there is no such identity" : "not removed; see the log");
+}
+
+static void revoked(void *context, uint64_t id, int error, uint64_t seq, bool durable, const char *text)
+{
+	struct message m;
+
+	(void)seq;
+	(void)durable;
+	message_init(&m, MSG_CON_REPLY, id);
+	reply(context, &m, id, error, text);
+}
+
+static void status(struct connection *c, const struct message *q)
+{
+	struct agent *a = c->console->agent;
+	char text[TEXT_MAX_BYTES] = "";
+	struct message m;
+
+	for (unsigned i = 0; i < a->volume_count && strlen(text) < sizeof text - 80; i++) {
+		const struct volume *v = a->volumes[i];
+		bool why = v->gate.cause != CAUSE_NONE;
+
+		snprintf(text + strlen(text), sizeof text - strlen(text), "%s%s %s%s%s%s", i ? "; " : "", v->config.name,
+		         gate_state_name(v->gate.state), why ? "(" : "", why ? gate_cause_name(v->gate.cause) : "", why ? ")" : "");
+	}
+	if (a->volume_count == 0)
+		snprintf(text, sizeof text, "no volumes");
+	message_init(&m, MSG_CON_REPLY, q->nonce);
+	reply(c, &m, q->nonce, 0, text);
+}
+
+static void stop(struct connection *c, const struct message *q)
+{
+	struct message m;
+
+	message_init(&m, MSG_CON_REPLY, q->nonce);
+	reply(c, &m, q->nonce, 0, "stopping: every volume is locked and drained first");
+	agent_stop(c->console->agent);
+}
+
+static void take_request(struct connection *c, const struct message *q)
+{
+	const struct msg_con_request *r = &q->body.con_request;
+
+	switch ((enum con_verb)r->verb) {
+	case CON_ENROLL:
+		enroll(c, q);
+		break;
+	case CON_REVOKE:
+		manage_revoke(c->console->agent, r->volume, c->identity, q->nonce, revoked, c);
+		break;
+	case CON_STATUS:
+		status(c, q);
+		break;
+	case CON_STOP:
+		stop(c, q);
+		break;
+	case CON_REMOVE:
+		remove_identity(c, q);
+		break;
+	}
+}
+
+static void connection_ready(void *context)
+{
+	struct connection *c = context;
+	struct message m;
+	int fds[CHANNEL_FDS_MAX];
+	unsigned count = 0;
+	int r = channel_receive(&c->channel, &m, fds, &count, NULL);
+
+	if (r == ERR_BUSY)
+		return;
+	if (r == 1 && permit_allows(PEER_CONSOLE, STAGE_TALKING, m.type)) {
+		take_request(c, &m);
+	} else {
+		if (r == ERR_PROTOCOL)
+			log_error("console: %s sent what is no request; hung up", c->identity);
+		hang_up(c);
+	}
+	for (unsigned i = 0; i < count; i++)
+		close(fds[i]);
+	explicit_bzero(&m, sizeof m);
+}
+
+static struct connection *free_connection(struct console *c)
+{
+	for (unsigned i = 0; i < CONNECTIONS_MAX; i++)
+		if (c->connections[i].channel.fd < 0)
+			return &c->connections[i];
+	return NULL;
+}
+
+static void listener_ready(void *context)
+{
+	struct console *c = context;
+	int fd = accept4(c->fd, NULL, NULL, SOCK_CLOEXEC);
+	struct connection *n = free_connection(c);
+	struct ucred who;
+	socklen_t size = sizeof who;
+
+	if (fd < 0)
+		return;
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &size) != 0 || (who.uid != 0 && who.uid != geteuid()) || n == NULL) {
+		log_warning("console: a connection was turned away: %s", n == NULL ? "too many" : "neither root nor the agent's own user");
+		close(fd);
+		return;
+	}
+	channel_init(&n->channel, fd, ROLE_SUPERVISOR, ROLE_CONSOLE);
+	snprintf(n->identity, sizeof n->identity, "console:uid=%u", (unsigned)who.uid);
+	if (loop_watch(&c->agent->loop, &n->watch, fd, connection_ready, n) != 0) {
+		channel_close(&n->channel);
+		n->channel.fd = -1;
+	}
+}
+
+static int listen_at(struct console *c)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	mode_t before;
+	bool good;
+
+	if (strlen(c->agent->config.run_dir) + sizeof "/console.sock" > sizeof c->path) {
+		log_error("run_dir is too long for a socket's path; shorten it");
+		return ERR_CONFIG;
+	}
+	snprintf(c->path, sizeof c->path, "%.90s/console.sock", c->agent->config.run_dir);
+	memcpy(address.sun_path, c->path, sizeof c->path);
+	c->fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	unlink(c->path);
+	before = umask(0177);
+	good = c->fd >= 0 && bind(c->fd, (struct sockaddr *)&address, sizeof address) == 0 && listen(c->fd, CONNECTIONS_MAX) == 0;
+	umask(before);
+	if (good)
+		return 0;
+	log_error("console: cannot listen at %s: %s", c->path, strerror(errno));
+	if (c->fd >= 0)
+		close(c->fd);
+	return ERR_IO;
+}
+
+int console_start(struct agent *a)
+{
+	struct console *c = calloc(1, sizeof *c);
+	int r;
+
+	if (c == NULL)
+		return ERR_NOMEM;
+	c->agent = a;
+	for (unsigned i = 0; i < CONNECTIONS_MAX; i++) {
+		c->connections[i].console = c;
+		c->connections[i].channel.fd = -1;
+		c->connections[i].watch.fd = -1;
+	}
+	r = listen_at(c);
+	if (r == 0)
+		r = loop_watch(&a->loop, &c->watch, c->fd, listener_ready, c);
+	if (r != 0) {
+		free(c);
+		return r;
+	}
+	a->console = c;
+	return 0;
+}
+
+void console_stop(struct agent *a)
+{
+	struct console *c = a->console;
+
+	if (c == NULL)
+		return;
+	for (unsigned i = 0; i < CONNECTIONS_MAX; i++)
+		if (c->connections[i].channel.fd >= 0)
+			hang_up(&c->connections[i]);
+	loop_unwatch(&a->loop, &c->watch);
+	close(c->fd);
+	unlink(c->path);
+	a->console = NULL;
+	free(c);
+}

@@ -1,0 +1,405 @@
+/* See kek.h. Two session slots: while a fresh process proves the key, its predecessor logs out. */
+#include "kek.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "agent.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "session.h"
+#include "volume.h"
+
+/* After an ambiguity the next try waits longer, up to this: outages end within two of them. */
+#define RETRY_MAX_NS (2 * SEC_NS)
+
+struct kek {
+	struct agent *agent;
+	const struct kek_config *config;
+	bool enrolled, damaged, software_token;
+	struct kek_record pins;
+	struct pin_record pin;
+	bool pin_in_flight;
+	bool pin_was_refused; /* told to the volumes */
+	struct session probers[2];
+	unsigned active, failures, since_fresh, users;
+	struct timer next;
+	uint64_t last_good_ns;
+};
+
+/* ---- the PIN ---- */
+
+static bool pin_file_identity(const struct kek *k, struct pin_record *out)
+{
+	struct stat st;
+
+	if (stat(k->config->pin_path, &st) != 0)
+		return false;
+	out->inode = st.st_ino;
+	out->size = (uint64_t)st.st_size;
+	out->mtime_ns = (uint64_t)st.st_mtim.tv_sec * SEC_NS + (uint64_t)st.st_mtim.tv_nsec;
+	return true;
+}
+
+static bool same_pin(const struct pin_record *a, const struct pin_record *b)
+{
+	return a->inode == b->inode && a->size == b->size && a->mtime_ns == b->mtime_ns;
+}
+
+static int write_pin(struct kek *k, enum pin_state state)
+{
+	k->pin.state = state;
+	return k->agent->read_only ? 0 : records_write_pin(&k->agent->records, k->config->name, &k->pin);
+}
+
+/* A PIN that was refused, or whose result nobody saw, stands in the file still. */
+static bool pin_spent(const struct kek *k)
+{
+	struct pin_record now = { .state = PIN_UNKNOWN };
+
+	if (k->config->pin_path[0] == '\0' || k->pin_in_flight || (k->pin.state != PIN_REFUSED && k->pin.state != PIN_PENDING))
+		return false;
+	return pin_file_identity(k, &now) && same_pin(&now, &k->pin);
+}
+
+bool kek_pin_busy(const struct kek *k)
+{
+	return k->pin_in_flight;
+}
+
+static bool open_pin_file(const struct kek *k, int *fd)
+{
+	struct stat st;
+
+	*fd = open(k->config->pin_path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	if (*fd < 0 || fstat(*fd, &st) != 0 || !S_ISREG(st.st_mode) || (st.st_mode & 077) != 0) {
+		log_error("KEK %s: the PIN file %s cannot be used: %s; it must be a regular file, mode 0600", k->config->name,
+		          k->config->pin_path, *fd < 0 ? strerror(errno) : "others may read it, or it is no file");
+		if (*fd >= 0)
+			close(*fd);
+		*fd = -1;
+		return false;
+	}
+	return true;
+}
+
+bool kek_pin_begin(struct kek *k, int *fd)
+{
+	struct pin_record now = { .state = PIN_UNKNOWN };
+
+	*fd = -1;
+	if (k->config->pin_path[0] == '\0')
+		return true;
+	if (pin_spent(k) || !pin_file_identity(k, &now) || !open_pin_file(k, fd))
+		return false;
+	if (k->pin.state == PIN_GOOD && same_pin(&now, &k->pin))
+		return true;
+	/* An untried PIN: that it is being tried is durable before it is. */
+	k->pin = now;
+	if (write_pin(k, PIN_PENDING) != 0) {
+		log_error("KEK %s: no login: that the PIN is being tried could not be recorded", k->config->name);
+		close(*fd);
+		*fd = -1;
+		k->pin.state = PIN_UNKNOWN;
+		return false;
+	}
+	k->pin_in_flight = true;
+	return true;
+}
+
+void kek_pin_refused(struct kek *k)
+{
+	struct pin_record now = { .state = PIN_UNKNOWN };
+
+	if (k->config->pin_path[0] == '\0' || !pin_file_identity(k, &now))
+		return;
+	now.state = PIN_REFUSED;
+	if (k->pin.state == PIN_REFUSED && same_pin(&k->pin, &now))
+		return;
+	k->pin = now;
+	log_error("KEK %s: the token refused the PIN; it is not tried again until %s is written anew", k->config->name,
+	          k->config->pin_path);
+	write_pin(k, PIN_REFUSED);
+}
+
+void kek_pin_end(struct kek *k, bool refused, bool good)
+{
+	bool was_in_flight = k->pin_in_flight;
+
+	k->pin_in_flight = false;
+	if (refused)
+		kek_pin_refused(k);
+	else if (was_in_flight)
+		write_pin(k, good ? PIN_GOOD : PIN_UNKNOWN);
+}
+
+void kek_pin_abandon(struct kek *k, bool *begun)
+{
+	if (*begun && k->pin_in_flight) {
+		log_error("KEK %s: nobody saw whether the PIN was taken; it counts as refused until %s is written anew", k->config->name,
+		          k->config->pin_path);
+		k->pin_in_flight = false; /* the record says pending already */
+	}
+	*begun = false;
+}
+
+/* ---- telling the volumes ---- */
+
+static void tell_volumes(struct kek *k, bool fresh, const struct judgement *j)
+{
+	for (unsigned i = 0; i < k->agent->volume_count; i++)
+		if (volume_kek(k->agent->volumes[i]) == k)
+			volume_proof(k->agent->volumes[i], fresh, j);
+}
+
+static void tell_pin_renewed(struct kek *k)
+{
+	k->pin_was_refused = false;
+	log_notice("KEK %s: the new PIN is good", k->config->name);
+	for (unsigned i = 0; i < k->agent->volume_count; i++)
+		if (volume_kek(k->agent->volumes[i]) == k)
+			volume_pin_renewed(k->agent->volumes[i]);
+}
+
+static void schedule(struct kek *k, uint64_t from_ns, enum proof proof)
+{
+	uint64_t wait = k->config->probe_interval_ns, longest = wait > RETRY_MAX_NS ? wait : RETRY_MAX_NS;
+
+	k->failures = proof == PROOF_AMBIGUOUS ? k->failures + 1 : 0;
+	for (unsigned i = 1; i < k->failures && wait < longest; i++)
+		wait *= 2;
+	if (wait > longest)
+		wait = longest;
+	if (k->users > 0 && !k->next.armed)
+		timer_arm(&k->agent->loop, &k->next, from_ns + wait);
+}
+
+static void settle(struct kek *k, bool fresh, uint64_t began_ns, const struct judgement *j)
+{
+	if (j->proof == PROOF_GOOD) {
+		kek_note_good(k, began_ns);
+		if (k->pin_was_refused)
+			tell_pin_renewed(k);
+	}
+	tell_volumes(k, fresh, j);
+	schedule(k, j->proof == PROOF_GOOD ? began_ns : boot_now(), j->proof);
+}
+
+/* ---- probing ---- */
+
+static void on_result(void *owner, struct session *s, enum session_step step, const struct judgement *j)
+{
+	struct kek *k = owner;
+	struct judgement lost;
+
+	if (k->users == 0) {
+		session_kill(s);
+		return;
+	}
+	if (step == SESSION_OPENED && j->proof == PROOF_GOOD) {
+		if (session_probe(s, &k->pins) == 0)
+			return;
+		judge_lost(&lost, "the proof could not be asked for");
+		j = &lost;
+	}
+	if (j->proof != PROOF_GOOD)
+		session_kill(s); /* whatever it holds, the next proof begins afresh */
+	settle(k, step == SESSION_OPENED || s->probes <= 1, s->asked_ns, j);
+}
+
+static void on_ended(void *owner, struct session *s, bool good)
+{
+	struct kek *k = owner;
+	struct judgement j;
+
+	(void)good;
+	if (s->silent || k->users == 0 || s != &k->probers[k->active])
+		return;
+	judge_lost(&j, "the hsm process ended between two proofs");
+	settle(k, false, boot_now(), &j);
+}
+
+static const struct session_events prober_events = { on_result, on_ended };
+
+static void start_fresh(struct kek *k)
+{
+	struct session *old = &k->probers[k->active], *fresh = &k->probers[k->active ^ 1];
+	struct judgement j;
+	int r;
+
+	session_close(old);
+	k->active ^= 1;
+	k->since_fresh = 0;
+	session_kill(fresh); /* what stood there was logging out for a whole interval */
+	r = session_start(fresh, &k->pins, -1);
+	if (r == ERR_BUSY) {
+		timer_arm(&k->agent->loop, &k->next, boot_now() + 100 * MS_NS);
+	} else if (r != 0) {
+		judge_lost(&j, "the hsm process could not be started");
+		settle(k, true, boot_now(), &j);
+	}
+}
+
+/* Without a process: there is nothing to ask with. */
+static bool settle_without_asking(struct kek *k)
+{
+	struct judgement j = { .proof = PROOF_REFUSED };
+
+	if (!k->enrolled) {
+		j.cause = CAUSE_MODULE_BROKEN;
+		snprintf(j.text, sizeof j.text, "the record of KEK %s is %s; bring keks/%s back from a backup of the state directory",
+		         k->config->name, k->damaged ? "damaged" : "missing", k->config->name);
+	} else if (pin_spent(k)) {
+		j.cause = CAUSE_ACCESS_REVOKED;
+		k->pin_was_refused = true;
+		snprintf(j.text, sizeof j.text, "the PIN was refused, or nobody saw whether it was; write the right one to %.150s",
+		         k->config->pin_path);
+	} else {
+		return false;
+	}
+	session_kill(&k->probers[k->active]);
+	settle(k, false, boot_now(), &j);
+	return true;
+}
+
+static void probe_due(void *context)
+{
+	struct kek *k = context;
+	struct session *s = &k->probers[k->active];
+
+	if (k->users == 0 || s->asked || settle_without_asking(k))
+		return;
+	if (session_idle(s) && ++k->since_fresh < k->config->fresh_every && session_probe(s, &k->pins) == 0)
+		return;
+	start_fresh(k);
+}
+
+void kek_probe_fresh(struct kek *k)
+{
+	if (k->users == 0)
+		return;
+	session_kill(&k->probers[k->active]);
+	k->since_fresh = k->config->fresh_every;
+	timer_arm(&k->agent->loop, &k->next, 0);
+}
+
+void kek_note_good(struct kek *k, uint64_t began_ns)
+{
+	if (began_ns > k->last_good_ns)
+		k->last_good_ns = began_ns;
+}
+
+uint64_t kek_last_good(const struct kek *k)
+{
+	return k->last_good_ns;
+}
+
+uint64_t kek_proof_deadline(const struct kek *k)
+{
+	const struct kek_config *c = k->config;
+
+	/* Grace: the supervisor, if it lives, has settled the matter by then: one interval, one hung probe, one fresh one. */
+	return k->last_good_ns == 0 ? 0 : k->last_good_ns + c->outage_budget_ns + c->probe_interval_ns + 2 * c->hsm_deadline_ns;
+}
+
+/* ---- life ---- */
+
+int kek_create(struct kek **out, struct agent *a, const struct kek_config *config)
+{
+	struct kek *k = calloc(1, sizeof *k);
+	int r;
+
+	if (k == NULL)
+		return ERR_NOMEM;
+	k->agent = a;
+	k->config = config;
+	for (unsigned i = 0; i < 2; i++)
+		session_init(&k->probers[i], a, k, &prober_events, k);
+	timer_init(&k->next, probe_due, k);
+	if (a->records.dir_fd >= 0) {
+		r = records_read_kek(&a->records, config->name, &k->pins);
+		k->enrolled = r == 0;
+		k->damaged = r != 0 && r != ERR_NOT_FOUND;
+		if (records_read_pin(&a->records, config->name, &k->pin) == ERR_CORRUPT) {
+			/* fail closed: the PIN that stands there now counts as refused */
+			pin_file_identity(k, &k->pin);
+			k->pin.state = PIN_REFUSED;
+		}
+	}
+	k->pin_was_refused = pin_spent(k);
+	*out = k;
+	return 0;
+}
+
+void kek_destroy(struct kek *k)
+{
+	timer_disarm(&k->agent->loop, &k->next);
+	for (unsigned i = 0; i < 2; i++)
+		session_kill(&k->probers[i]);
+	free(k);
+}
+
+const struct kek_config *kek_config(const struct kek *k)
+{
+	return k->config;
+}
+
+const struct kek_record *kek_pins(const struct kek *k)
+{
+	return k->enrolled ? &k->pins : NULL;
+}
+
+bool kek_damaged(const struct kek *k)
+{
+	return k->damaged;
+}
+
+bool kek_software_token(const struct kek *k)
+{
+	return k->software_token;
+}
+
+void kek_note_opened(struct kek *k, const struct msg_hsm_opened *o)
+{
+	if (o->verdict == VERDICT_GOOD)
+		k->software_token = o->software_token;
+}
+
+struct kek *kek_find(struct agent *a, const char *name)
+{
+	for (unsigned i = 0; i < a->kek_count; i++)
+		if (strcmp(a->keks[i]->config->name, name) == 0)
+			return a->keks[i];
+	return NULL;
+}
+
+int kek_enroll(struct kek *k, const struct kek_record *pins)
+{
+	int r = records_write_kek(&k->agent->records, k->config->name, pins);
+
+	if (r == 0) {
+		k->pins = *pins;
+		k->enrolled = true;
+		k->damaged = false;
+	}
+	return r;
+}
+
+void kek_use(struct kek *k)
+{
+	if (k->users++ == 0)
+		timer_arm(&k->agent->loop, &k->next, boot_now());
+}
+
+void kek_release(struct kek *k)
+{
+	if (k->users == 0 || --k->users > 0)
+		return;
+	timer_disarm(&k->agent->loop, &k->next);
+	session_close(&k->probers[k->active]);
+}

@@ -1,0 +1,52 @@
+/* One KEK: its pins, its prober, its PIN. What must hold: while a volume hangs on it, it is probed every interval, every n-th time
+ * in a fresh process, and each verdict reaches every one of its volumes; a PIN that was refused, or whose result nobody saw, is
+ * not tried again until its file changes. */
+#ifndef FALLGATE_SUPERVISOR_KEK_H
+#define FALLGATE_SUPERVISOR_KEK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "config.h"
+#include "records.h"
+#include "verdict.h"
+
+struct agent;
+struct kek;
+
+/* Reads its records. 0 or ERR_NOMEM. A KEK without record is one to be enrolled at a volume's creation. */
+int kek_create(struct kek **out, struct agent *a, const struct kek_config *config);
+void kek_destroy(struct kek *k); /* its processes are killed */
+
+const struct kek_config *kek_config(const struct kek *k);
+const struct kek_record *kek_pins(const struct kek *k); /* NULL: not enrolled */
+bool kek_damaged(const struct kek *k);                  /* there is a record, and it is not believed */
+bool kek_software_token(const struct kek *k);
+struct kek *kek_find(struct agent *a, const char *name);
+
+/* Pins what was proven. 0 or ERR_* (not durable: not enrolled). */
+int kek_enroll(struct kek *k, const struct kek_record *pins);
+
+/* A volume hangs on it, or no longer does. The first starts the prober. */
+void kek_use(struct kek *k);
+void kek_release(struct kek *k);
+
+/* Reap the long-lived process, probe in a fresh one, now. */
+void kek_probe_fresh(struct kek *k);
+
+/* A good proof that began then, by whomever. */
+void kek_note_good(struct kek *k, uint64_t began_ns);
+uint64_t kek_last_good(const struct kek *k); /* CLOCK_BOOTTIME of its beginning; 0: none yet */
+
+/* start of the last good proof + outage budget + grace; 0: none yet */
+uint64_t kek_proof_deadline(const struct kek *k);
+
+/* ---- for sessions ---- */
+void kek_note_opened(struct kek *k, const struct msg_hsm_opened *o);
+bool kek_pin_busy(const struct kek *k); /* an untried PIN is being tried: one process at a time */
+bool kek_pin_begin(struct kek *k, int *fd); /* may log in; *fd: the PIN file or -1 */
+void kek_pin_end(struct kek *k, bool refused, bool good);
+void kek_pin_refused(struct kek *k);
+void kek_pin_abandon(struct kek *k, bool *begun); /* nobody saw the result */
+
+#endif

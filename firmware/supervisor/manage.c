@@ -1,0 +1,477 @@
+/* See manage.h. */
+#include "manage.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "agent.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "children.h"
+#include "creation.h"
+#include "credentials.h"
+#include "volume.h"
+
+enum { PENDING_MAX = 32, DURABLE_WAIT_MS = 1000, RESTART_MAX_S = 5, AGENT_PUSH_S = 10 };
+
+/* A revoke whose latches are on their way to the disk. */
+struct pending {
+	bool used;
+	uint64_t id;
+	manage_revoked *done;
+	void *context;
+	uint64_t until_ns;
+	char volume[NAME_MAX_BYTES];              /* empty: all */
+	uint64_t seq[CONFIG_VOLUMES_MAX];         /* 0: not one of them */
+};
+
+struct management {
+	struct agent *agent;
+	struct child child;
+	int udp_fd;
+	unsigned failures;
+	uint64_t started_ns;
+	struct timer restart, durable_wait, agent_push;
+	struct pending pending[PENDING_MAX];
+};
+
+/* ---- to mgmt ---- */
+
+/* A full channel drops a status, never an answer: the next one comes within a second; an answer that cannot be given kills. */
+static void tell(struct agent *a, const struct message *m, bool answer)
+{
+	struct management *g = a->management;
+
+	if (g == NULL || !g->child.alive || g->child.stage != STAGE_TALKING)
+		return;
+	if (channel_send(&g->child.channel, m, NULL, 0) != 0 && answer)
+		child_kill(&g->child, "it does not take its answers");
+}
+
+void manage_reply(struct agent *a, uint64_t id, int error, uint64_t seq, bool durable, const char *text)
+{
+	struct message m;
+
+	message_init(&m, MSG_MG_REPLY, id);
+	m.body.mg_reply.id = id;
+	m.body.mg_reply.error = error;
+	m.body.mg_reply.gate_seq = seq;
+	m.body.mg_reply.durable = durable;
+	log_printable(m.body.mg_reply.text, sizeof m.body.mg_reply.text, text);
+	tell(a, &m, true);
+}
+
+void manage_push_volume(struct agent *a, const struct volume *v)
+{
+	struct message m;
+
+	message_init(&m, MSG_MG_VOLUME, 0);
+	volume_status(v, &m.body.mg_volume);
+	tell(a, &m, false);
+}
+
+void manage_push_agent(struct agent *a)
+{
+	struct message m;
+
+	message_init(&m, MSG_MG_AGENT, 0);
+	posture_fill(a, &m.body.mg_agent);
+	tell(a, &m, false);
+}
+
+void manage_push_credential(struct agent *a, const char *identity, enum role role, const uint8_t psk[PSK_BYTES])
+{
+	struct message m;
+
+	message_init(&m, MSG_MG_CREDENTIAL, 0);
+	snprintf(m.body.mg_credential.identity, sizeof m.body.mg_credential.identity, "%s", identity);
+	m.body.mg_credential.role = (uint8_t)role;
+	if (psk != NULL)
+		memcpy(m.body.mg_credential.psk, psk, PSK_BYTES);
+	tell(a, &m, true); /* a credential that was removed must not stay: mgmt is started anew then */
+	explicit_bzero(&m, sizeof m);
+}
+
+static void push_one_credential(void *context, const struct msg_mg_credential *one)
+{
+	manage_push_credential(context, one->identity, one->role, one->psk);
+}
+
+void manage_address(const struct agent *a, char *out, size_t size)
+{
+	const struct config *c = &a->config;
+
+	snprintf(out, size, strchr(c->coap_address, ':') != NULL ? "[%.45s]:%u" : "%.45s:%u", c->coap_address, c->coap_port);
+}
+
+/* ---- revoke ---- */
+
+static bool all_durable(const struct agent *a, const struct pending *p)
+{
+	for (unsigned i = 0; i < a->volume_count; i++)
+		if (p->seq[i] != 0 && a->volumes[i]->durable_seq < p->seq[i])
+			return false;
+	return true;
+}
+
+static void answer_pending(struct agent *a, struct pending *p, bool durable)
+{
+	const struct volume *v = p->volume[0] != '\0' ? volume_find(a, p->volume) : NULL;
+
+	p->used = false;
+	p->done(p->context, p->id, 0, v != NULL ? v->gate.seq : 0, durable,
+	        durable ? "revoked; the latch is on disk" : "revoked; the latch is NOT on disk: a restart would lose it; see the log");
+}
+
+void manage_written(struct agent *a)
+{
+	struct management *g = a->management;
+
+	for (unsigned i = 0; g != NULL && i < PENDING_MAX; i++)
+		if (g->pending[i].used && all_durable(a, &g->pending[i]))
+			answer_pending(a, &g->pending[i], true);
+}
+
+static void durable_wait_over(void *context)
+{
+	struct management *g = context;
+	uint64_t now = boot_now(), next = 0;
+
+	for (unsigned i = 0; i < PENDING_MAX; i++) {
+		struct pending *p = &g->pending[i];
+
+		if (p->used && p->until_ns <= now)
+			answer_pending(g->agent, p, false);
+		else if (p->used && (next == 0 || p->until_ns < next))
+			next = p->until_ns;
+	}
+	if (next != 0)
+		timer_arm(&g->agent->loop, &g->durable_wait, next);
+}
+
+static struct pending *free_pending(struct management *g)
+{
+	for (unsigned i = 0; i < PENDING_MAX; i++)
+		if (!g->pending[i].used)
+			return &g->pending[i];
+	return NULL;
+}
+
+void agent_revoke_all(struct agent *a, const char *identity)
+{
+	for (unsigned i = 0; i < a->volume_count; i++)
+		volume_feed(a->volumes[i], EV_REVOKE, CAUSE_NONE, identity, "");
+}
+
+void manage_revoke(struct agent *a, const char *volume, const char *identity, uint64_t id, manage_revoked *done, void *context)
+{
+	struct management *g = a->management;
+	struct volume *v = volume[0] != '\0' ? volume_find(a, volume) : NULL;
+	struct pending *p;
+
+	if (volume[0] != '\0' && v == NULL) {
+		done(context, id, ERR_NOT_FOUND, 0, false, "there is no such volume");
+		return;
+	}
+	if (v != NULL)
+		volume_feed(v, EV_REVOKE, CAUSE_NONE, identity, "");
+	else
+		agent_revoke_all(a, identity);
+	p = g != NULL ? free_pending(g) : NULL;
+	if (p == NULL) {
+		done(context, id, 0, v != NULL ? v->gate.seq : 0, false, "revoked; whether the latch is on disk is not known yet");
+		return;
+	}
+	*p = (struct pending){ .used = true, .id = id, .done = done, .context = context,
+		               .until_ns = boot_now() + DURABLE_WAIT_MS * MS_NS };
+	snprintf(p->volume, sizeof p->volume, "%s", volume);
+	for (unsigned i = 0; i < a->volume_count; i++)
+		p->seq[i] = v == NULL || v == a->volumes[i] ? a->volumes[i]->gate.seq : 0;
+	if (all_durable(a, p))
+		answer_pending(a, p, true);
+	else if (!g->durable_wait.armed)
+		timer_arm(&a->loop, &g->durable_wait, p->until_ns);
+}
+
+void manage_forget(struct agent *a, const void *context)
+{
+	for (unsigned i = 0; a->management != NULL && i < PENDING_MAX; i++)
+		if (a->management->pending[i].context == context)
+			a->management->pending[i].used = false;
+}
+
+/* ---- requests of mgmt ---- */
+
+static void reply_revoked(void *context, uint64_t id, int error, uint64_t seq, bool durable, const char *text)
+{
+	manage_reply(context, id, error, seq, durable, text);
+}
+
+/* ERR_NONE and later: the verb answers by itself. */
+enum { ANSWERED = 1 };
+
+static int do_create(struct agent *a, const struct msg_mg_request *q, struct volume *v, char *text)
+{
+	int r = creation_begin(a, q, text);
+
+	(void)v;
+	return r == 0 ? ANSWERED : r;
+}
+
+static int do_attach(struct agent *a, const struct msg_mg_request *q, struct volume *v, char *text)
+{
+	int r = volume_attachable(v, text);
+
+	(void)a;
+	if (r != 0)
+		return r;
+	if (v->gate.latched) {
+		snprintf(text, TEXT_MAX_BYTES, "the gate is latched (%s); what lifts it: %s", gate_cause_name(v->gate.latch_cause),
+		         gate_cause_remedy(v->gate.latch_cause));
+		return ERR_REVOKED;
+	}
+	if (v->gate.state != GATE_LOCKED) {
+		snprintf(text, TEXT_MAX_BYTES, "volume %s is attached already, or on its way (%s)", v->config.name,
+		         gate_state_name(v->gate.state));
+		return ERR_STATE;
+	}
+	v->attach_wanted = true;
+	volume_feed(v, EV_ATTACH, CAUSE_NONE, q->identity, "");
+	return 0;
+}
+
+static int do_detach(struct agent *a, const struct msg_mg_request *q, struct volume *v, char *text)
+{
+	(void)a;
+	if (v->gate.state == GATE_LOCKED) {
+		snprintf(text, TEXT_MAX_BYTES, "volume %s is not attached", v->config.name);
+		return ERR_STATE;
+	}
+	v->attach_wanted = false;
+	volume_feed(v, EV_DETACH, CAUSE_NONE, q->identity, "");
+	return 0;
+}
+
+static int do_revoke(struct agent *a, const struct msg_mg_request *q, struct volume *v, char *text)
+{
+	(void)v;
+	(void)text;
+	manage_revoke(a, q->volume, q->identity, q->id, reply_revoked, a);
+	return ANSWERED;
+}
+
+static int do_restore(struct agent *a, const struct msg_mg_request *q, struct volume *v, char *text)
+{
+	(void)a;
+	if (!q->has_if_match || q->if_match != v->gate.seq) {
+		snprintf(text, TEXT_MAX_BYTES, "%s: the gate's sequence is %llu; look at its status, then restore with that number",
+		         q->has_if_match ? "the gate has moved since" : "a restore must name the gate's sequence",
+		         (unsigned long long)v->gate.seq);
+		return ERR_STATE;
+	}
+	if (!v->gate.latched) {
+		snprintf(text, TEXT_MAX_BYTES, "volume %s is not latched; it opens by itself when its cause is lifted", v->config.name);
+		return ERR_STATE;
+	}
+	if (v->gate.state != GATE_LOCKED && v->gate.state != GATE_INACCESSIBLE && v->gate.state != GATE_PURGED) {
+		snprintf(text, TEXT_MAX_BYTES, "not in state %s; try again when the wipe is done", gate_state_name(v->gate.state));
+		return ERR_STATE;
+	}
+	volume_feed(v, EV_RESTORE, CAUSE_NONE, q->identity, "");
+	return 0;
+}
+
+/* clang-format off */
+static const struct verb {
+	const char *name;
+	enum role role;     /* this one, and no other: nobody has two */
+	bool needs_volume;  /* one that is there */
+	int (*run)(struct agent *a, const struct msg_mg_request *q, struct volume *v, char *text);
+} verbs[MG_VERB_COUNT] = {
+	[MG_CREATE]  = { "create",  USER_OPERATOR, false, do_create },
+	[MG_ATTACH]  = { "attach",  USER_OPERATOR, true,  do_attach },
+	[MG_DETACH]  = { "detach",  USER_OPERATOR, true,  do_detach },
+	[MG_REVOKE]  = { "revoke",  USER_OFFICER,  false, do_revoke },
+	[MG_RESTORE] = { "restore", USER_OFFICER,  true,  do_restore },
+};
+/* clang-format on */
+
+static int run_request(struct agent *a, const struct msg_mg_request *q, struct volume *v, char text[static TEXT_MAX_BYTES])
+{
+	const struct verb *verb = &verbs[q->verb];
+
+	if (q->role != verb->role || !identity_good(q->identity)) {
+		snprintf(text, TEXT_MAX_BYTES, "%s is for the role %s; %s has %s", verb->name, role_name(verb->role), q->identity,
+		         role_name(q->role));
+		return ERR_DENIED;
+	}
+	if (a->stopping && q->verb != MG_REVOKE) {
+		snprintf(text, TEXT_MAX_BYTES, "the agent is being stopped");
+		return ERR_STATE;
+	}
+	if (verb->needs_volume && v == NULL) {
+		snprintf(text, TEXT_MAX_BYTES, "there is no such volume");
+		return ERR_NOT_FOUND;
+	}
+	if (q->verb == MG_CREATE && !message_name_good(q->volume)) {
+		snprintf(text, TEXT_MAX_BYTES, "a new volume needs a name");
+		return ERR_USAGE;
+	}
+	return verb->run(a, q, v, text);
+}
+
+static void on_message(void *owner, struct child *c, const struct message *m, int *fds, unsigned count)
+{
+	struct agent *a = ((struct management *)owner)->agent;
+	struct msg_mg_request q = m->body.mg_request;
+	struct volume *v = q.volume[0] != '\0' ? volume_find(a, q.volume) : NULL;
+	char text[TEXT_MAX_BYTES] = "", identity[IDENTITY_MAX_BYTES];
+	int r;
+
+	(void)c;
+	(void)fds;
+	(void)count;
+	memcpy(identity, q.identity, sizeof identity);
+	log_printable(q.identity, sizeof q.identity, identity);
+	log_notice("request: %s %s by %s (%s)", verbs[q.verb].name, q.volume, q.identity, role_name(q.role));
+	r = run_request(a, &q, v, text);
+	if (r != ANSWERED)
+		manage_reply(a, q.id, r, v != NULL ? v->gate.seq : 0, false, text);
+}
+
+/* ---- the process ---- */
+
+static void on_hello(void *owner, struct child *c)
+{
+	struct management *g = owner;
+	struct agent *a = g->agent;
+	struct message m;
+
+	message_init(&m, MSG_MG_LISTEN, 0);
+	manage_address(a, m.body.mg_listen.address, sizeof m.body.mg_listen.address);
+	m.body.mg_listen.with_fd = true;
+	if (child_send(c, &m, &g->udp_fd, 1) != 0) {
+		child_kill(c, "it does not take its socket");
+		return;
+	}
+	if (a->credentials != NULL)
+		credentials_each(a->credentials, push_one_credential, a);
+	manage_push_agent(a);
+	for (unsigned i = 0; i < a->volume_count; i++)
+		manage_push_volume(a, a->volumes[i]);
+}
+
+static void start_process(struct management *g);
+
+static void on_death(void *owner, struct child *c, int status)
+{
+	struct management *g = owner;
+	struct agent *a = g->agent;
+
+	(void)c;
+	if (a->stopping)
+		return;
+	log_error("mgmt ended (%s %d); started again", WIFSIGNALED(status) ? "signal" : "exit code",
+	          WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+	for (unsigned i = 0; i < a->volume_count; i++)
+		volume_feed(a->volumes[i], EV_MGMT_DEAD, CAUSE_NONE, NULL, NULL);
+	if (boot_now() - g->started_ns > 60 * SEC_NS)
+		g->failures = 0;
+	timer_arm(&a->loop, &g->restart, boot_now() + ((100 * MS_NS) << (g->failures < 5 ? g->failures++ : 5)));
+}
+
+static const struct child_events mgmt_events = { on_hello, on_message, on_death };
+
+static void start_process(struct management *g)
+{
+	const struct config *c = &g->agent->config;
+	const char *arguments[] = { "fallgate-mgmt", NULL };
+	char program[PATH_MAX_BYTES + 32];
+	struct child_plan plan = { .peer = PEER_MGMT, .program = program, .arguments = arguments, .fds = { -1 }, .fd_count = 1,
+		                   .user = c->user_mgmt };
+
+	snprintf(program, sizeof program, "%s/fallgate-mgmt", c->libexec_dir);
+	snprintf(g->child.label, sizeof g->child.label, "mgmt");
+	g->started_ns = boot_now();
+	if (child_start(&g->child, &plan) != 0)
+		timer_arm(&g->agent->loop, &g->restart, boot_now() + RESTART_MAX_S * SEC_NS);
+}
+
+static void restart_due(void *context)
+{
+	start_process(context);
+}
+
+static void agent_push_due(void *context)
+{
+	struct management *g = context;
+
+	manage_push_agent(g->agent);
+	timer_arm(&g->agent->loop, &g->agent_push, boot_now() + AGENT_PUSH_S * SEC_NS);
+}
+
+static int bind_udp(const struct config *c)
+{
+	struct sockaddr_in in = { .sin_family = AF_INET, .sin_port = htons(c->coap_port) };
+	struct sockaddr_in6 in6 = { .sin6_family = AF_INET6, .sin6_port = htons(c->coap_port) };
+	bool four = inet_pton(AF_INET, c->coap_address, &in.sin_addr) == 1;
+	int fd;
+
+	if (!four && inet_pton(AF_INET6, c->coap_address, &in6.sin6_addr) != 1)
+		return ERR_CONFIG;
+	fd = socket(four ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd >= 0 && bind(fd, four ? (struct sockaddr *)&in : (struct sockaddr *)&in6, four ? sizeof in : sizeof in6) == 0)
+		return fd;
+	log_error("coap: cannot listen at %s port %u: %s; free the address, or set another in [agent]", c->coap_address, c->coap_port,
+	          strerror(errno));
+	if (fd >= 0)
+		close(fd);
+	return ERR_BUSY;
+}
+
+int manage_start(struct agent *a)
+{
+	struct management *g = calloc(1, sizeof *g);
+
+	if (g == NULL)
+		return ERR_NOMEM;
+	g->agent = a;
+	g->udp_fd = bind_udp(&a->config);
+	if (g->udp_fd < 0) {
+		int r = g->udp_fd;
+
+		free(g);
+		return r;
+	}
+	g->child.loop = &a->loop;
+	g->child.events = &mgmt_events;
+	g->child.owner = g;
+	timer_init(&g->restart, restart_due, g);
+	timer_init(&g->durable_wait, durable_wait_over, g);
+	timer_init(&g->agent_push, agent_push_due, g);
+	timer_arm(&a->loop, &g->agent_push, boot_now() + AGENT_PUSH_S * SEC_NS);
+	a->management = g;
+	start_process(g);
+	return 0;
+}
+
+void manage_stop(struct agent *a)
+{
+	struct management *g = a->management;
+
+	if (g == NULL)
+		return;
+	a->management = NULL;
+	timer_disarm(&a->loop, &g->restart);
+	timer_disarm(&a->loop, &g->durable_wait);
+	timer_disarm(&a->loop, &g->agent_push);
+	child_kill_and_reap(&g->child);
+	close(g->udp_fd);
+	free(g);
+}

@@ -1,0 +1,41 @@
+/* Orders from outside: mgmt's requests, the console's, signals; and what the outside is told. What must hold: mgmt is believed
+ * about who spoke, not about what that one may do; a restore names the gate's sequence; a revoke is unconditional, and its answer
+ * says whether the latch is on disk; whoever asks gets exactly one answer. */
+#ifndef FALLGATE_SUPERVISOR_MANAGE_H
+#define FALLGATE_SUPERVISOR_MANAGE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "ipc/message.h"
+
+struct agent;
+struct volume;
+
+/* Binds the UDP socket and starts mgmt, which is started again whenever it ends. 0 or ERR_* (the address is taken: logged). */
+int manage_start(struct agent *a);
+void manage_stop(struct agent *a);
+
+/* A revoke of one volume, or of all (volume empty): acts at once; `done` is called when the latches are on disk, or a second later. */
+typedef void manage_revoked(void *context, uint64_t id, int error, uint64_t seq, bool durable, const char *text);
+void manage_revoke(struct agent *a, const char *volume, const char *identity, uint64_t id, manage_revoked *done, void *context);
+
+/* Whoever waits for a context's answer no longer does. */
+void manage_forget(struct agent *a, const void *context);
+
+/* Gate records were written. */
+void manage_written(struct agent *a);
+
+/* To mgmt, if it is there. */
+void manage_reply(struct agent *a, uint64_t id, int error, uint64_t seq, bool durable, const char *text);
+void manage_push_volume(struct agent *a, const struct volume *v);
+void manage_push_agent(struct agent *a);
+void manage_push_credential(struct agent *a, const char *identity, enum role role, const uint8_t psk[PSK_BYTES]);
+
+/* The address that mgmt listens on, "127.0.0.1:5684". */
+void manage_address(const struct agent *a, char *out, size_t size);
+
+/* posture.c */
+void posture_fill(struct agent *a, struct msg_mg_agent *out);
+
+#endif

@@ -1,0 +1,130 @@
+/* One volume: its gate, the process that serves it, its timers and its unlocks. What must hold: nothing happens to a key but by a
+ * step of the gate; every step's actions are carried out in the order of their bits (effects.c); what a process says is believed
+ * only for the generation that was asked. */
+#ifndef FALLGATE_SUPERVISOR_VOLUME_H
+#define FALLGATE_SUPERVISOR_VOLUME_H
+
+#include "children.h"
+#include "config.h"
+#include "records.h"
+#include "revocation/revocation.h"
+#include "session.h"
+
+struct agent;
+
+enum { EVENT_QUEUE = 16, TICK_MS = 500 };
+
+struct queued_event {
+	enum gate_event event;
+	enum gate_cause cause;
+};
+
+struct volume {
+	struct agent *agent;
+	struct volume_config config;
+	bool configured; /* has a file in volumes.d */
+	struct kek *kek; /* NULL only if not configured */
+	bool kek_used;
+
+	struct gate gate;
+	struct volume_record record;
+	bool formatted;
+	bool damaged;       /* there is a volume record, and it is not believed */
+	bool attach_wanted; /* by the operator, across restarts */
+	bool gate_durable;
+	uint64_t durable_seq;
+	struct queued_event queue[EVENT_QUEUE];
+	unsigned queued;
+	bool stepping;
+
+	/* the serving process */
+	struct child dataplane;
+	bool dataplane_wanted, dataplane_ready;
+	bool retired; /* told to end for good: its words no longer concern the gate */
+	int listen_fd;
+	uint64_t busy_until_ns; /* a predecessor may hold the backing store until then */
+	unsigned restarts;
+	uint32_t generation; /* of the last ticket it was given */
+	struct timer restart;
+
+	/* an unlock under way */
+	struct session unlock;
+	bool unlock_wanted;
+	bool opened_good, hsm_good, hsm_gone;
+	int hsm_fd; /* the dataplane's end of the channel to the one-shot hsm */
+	unsigned unlock_failures;
+	uint64_t retry_at_ns;
+	enum gate_event held; /* the end of a wipe that waits for the one-shot hsm to be reaped; EV_COUNT: none */
+	struct timer unlock_begin;
+
+	struct timer unlock_deadline, outage_over, wipe_deadline, reap_deadline, tick;
+
+	/* for status and ledger */
+	uint64_t detected_ns, cut_ns, wiped_ns, drained_ns; /* of the last lock; CLOCK_BOOTTIME */
+	int drain_error;
+	uint64_t arrived_ns; /* when what is being handled was noticed */
+	uint64_t since_wall_ns;
+	struct msg_dp_opened opened;
+	struct msg_dp_stats stats;
+	char text[TEXT_MAX_BYTES];
+	char identity[IDENTITY_MAX_BYTES]; /* who asked for what is being handled */
+	unsigned ticks;
+};
+
+/* Reads the records of `name`. 0 or ERR_NOMEM. config NULL: it has none (a record without a file). */
+int volume_create(struct volume **out, struct agent *a, const char *name, const struct volume_config *config);
+void volume_destroy(struct volume *v);
+void volume_configure(struct volume *v, const struct volume_config *config);
+
+struct volume *volume_find(struct agent *a, const char *name);
+struct kek *volume_kek(const struct volume *v);
+
+/* Feeds the gate. identity and text may be NULL. */
+void volume_feed(struct volume *v, enum gate_event event, enum gate_cause cause, const char *identity, const char *text);
+
+/* From the KEK's prober. */
+void volume_proof(struct volume *v, bool fresh, const struct judgement *j);
+void volume_pin_renewed(struct volume *v);
+
+/* Whether an attach is possible at all, and why not: 0, ERR_STATE, ERR_NOT_FOUND, ERR_CORRUPT, ERR_CONFIG. */
+int volume_attachable(const struct volume *v, char text[static TEXT_MAX_BYTES]);
+
+/* Makes the gate record durable, by the writer. */
+void volume_write_gate(struct volume *v);
+void volume_gate_written(struct volume *v, uint64_t seq, int error);
+
+/* A line of the ledger about this volume. */
+void volume_audit(struct volume *v, const char *event, enum gate_state from, const char *text);
+
+bool volume_busy(const struct volume *v); /* a process of it is alive */
+
+void volume_status(const struct volume *v, struct msg_mg_volume *out);
+
+/* ---- for effects.c and unlock.c ---- */
+void volume_queue(struct volume *v, enum gate_event event, enum gate_cause cause);
+void volume_flush_queue(struct volume *v);
+void volume_start_dataplane(struct volume *v);
+void volume_stop_dataplane(struct volume *v);
+void volume_send_deadlines(struct volume *v);
+
+/* effects.c */
+void effects_run(struct volume *v, uint32_t actions, const struct gate *before, enum gate_event event);
+
+/* unlock.c */
+void unlock_init(struct volume *v);
+void unlock_start(struct volume *v);
+void unlock_try(struct volume *v); /* if wanted and everything is ready */
+bool unlock_cancel(struct volume *v); /* false: the hsm is killed but not reaped yet */
+void unlock_opened(struct volume *v, const struct message *m);
+
+/* export.c */
+int export_listen(const struct volume *v);  /* the listening descriptor, or ERR_* (logged) */
+void export_unlisten(struct volume *v);
+void export_uri(const struct volume *v, char *out, size_t size);
+
+/* backing.c */
+/* O_RDWR; a symbolic link is followed only if root or this user owns it. create: a file that is not there is made (*created).
+ * fd or ERR_*; text says why. */
+int backing_open(const struct volume_config *c, bool create, bool *created, char text[static TEXT_MAX_BYTES]);
+
+#endif
