@@ -1,5 +1,5 @@
-/* The table of return codes. Their numbers are the standard's (PKCS#11 2.40, 3.0); test_classify.c holds each to p11-kit's header,
- * which only token.c includes. */
+/* The table of return codes. Their numbers are the standard's (PKCS#11 2.40, 3.0); test_classify.c holds each to p11-kit's
+ * header, which only token.c includes. */
 #include "classify.h"
 
 #include <stdio.h>
@@ -27,7 +27,10 @@ struct ckr_row {
 
 enum { CKR_VENDOR = 31 }; /* the bit that marks a vendor's own code */
 
-#define ROW(number, name, class) { number, "CKR_" #name, CLASS_##class }
+#define ROW(number, name, class)                                                                                                 \
+	{                                                                                                                        \
+		number, "CKR_" #name, CLASS_##class                                                                              \
+	}
 
 /* clang-format off */
 static const struct ckr_row rows[] = {

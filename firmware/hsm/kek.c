@@ -36,7 +36,7 @@ static void name_key(const struct kek *k, char *out, size_t size)
 
 /* A verdict without the operator's remedy: the clause holds it already. */
 __attribute__((format(printf, 4, 5))) static void say_whole(const struct kek *k, struct report *r, enum hsm_verdict verdict,
-                                                            const char *format, ...)
+							    const char *format, ...)
 {
 	va_list args;
 
@@ -82,7 +82,8 @@ static bool find_token(struct kek *k, struct report *r)
 static const char *counter_fault(const struct kek *k)
 {
 	if (k->info.pin_locked)
-		return "is locked: no login is tried; let the security officer set it anew (fallgate-custodian set-pin --so-pin-file)";
+		return "is locked: no login is tried; let the security officer set it anew (fallgate-custodian set-pin "
+		       "--so-pin-file)";
 	if (k->info.pin_final_try)
 		return "has one try left: no login is tried; log in once by other means, e.g. fallgate-custodian list";
 	if (k->info.pin_count_low && !k->how.pin_renewed)
@@ -117,7 +118,8 @@ static void say_no_pin(const struct kek *k, int error, struct report *r)
 {
 	if (error == ERR_CONFIG)
 		say_whole(k, r, VERDICT_ACCESS_REVOKED,
-		          "the PIN file is empty, or its first line is longer than %d bytes: no login is tried; correct the file", PIN_MAX);
+			  "the PIN file is empty, or its first line is longer than %d bytes: no login is tried; correct the file",
+			  PIN_MAX);
 	else if (error == ERR_NOMEM)
 		say_whole(k, r, VERDICT_UNREACHABLE, "no locked memory for the PIN: raise RLIMIT_MEMLOCK (LimitMEMLOCK=)");
 	else
@@ -137,8 +139,8 @@ static bool login(struct kek *k, struct report *r)
 		return false;
 	}
 	if (k->pin_fd < 0) {
-		say_whole(k, r, VERDICT_ACCESS_REVOKED, "token '%s' asks for a PIN and there is none: add pin-source=file:/PATH to the URI",
-		          k->info.label);
+		say_whole(k, r, VERDICT_ACCESS_REVOKED,
+			  "token '%s' asks for a PIN and there is none: add pin-source=file:/PATH to the URI", k->info.label);
 		return false;
 	}
 	if (!counters_allow(k, r))
@@ -174,8 +176,8 @@ static bool find_key(struct kek *k, struct report *r)
 	if (ckr == TOKEN_OK && count == 1)
 		return true;
 	if (ckr == TOKEN_OK && count > 1) {
-		say_whole(k, r, VERDICT_KEY_UNFIT, "%u keys on token '%s' bear the names in the URI; add id= so that it names one", count,
-		          k->info.label);
+		say_whole(k, r, VERDICT_KEY_UNFIT,
+			  "%u keys on token '%s' bear the names in the URI; add id= so that it names one", count, k->info.label);
 		return false;
 	}
 	look.token = token_look(k->token);
@@ -221,8 +223,8 @@ static bool protection_fault(const struct token_key *key, char *out, size_t size
 	bool more = rights_fault(key, rights, sizeof rights);
 
 	snprintf(out, size, "%s%s%s%s%s", key->sensitive ? "" : "it is not CKA_SENSITIVE",
-	         !key->sensitive && key->extractable ? ", " : "", key->extractable ? "it is CKA_EXTRACTABLE" : "", more ? ", " : "",
-	         more ? rights : "");
+		 !key->sensitive && key->extractable ? ", " : "", key->extractable ? "it is CKA_EXTRACTABLE" : "",
+		 more ? ", " : "", more ? rights : "");
 	return !key->sensitive || key->extractable;
 }
 

@@ -21,9 +21,9 @@ struct report {
 
 struct kek {
 	struct msg_hsm_open how;
-	int pin_fd;          /* -1: none; read anew at each login */
+	int pin_fd; /* -1: none; read anew at each login */
 	bool login_refused;
-	bool pinned;         /* key holds what was first opened */
+	bool pinned; /* key holds what was first opened */
 	bool worked;
 	struct token *token; /* NULL: closed */
 	struct token_info info;

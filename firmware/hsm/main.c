@@ -1,6 +1,7 @@
 /* fallgate-hsm: the process that loads a vendor's PKCS#11 module. Few verbs: open, probe, unwrap, wrap, close. It may hang or
  * crash at any time: the supervisor kills it at its deadline and waits for nobody. What must hold: walls before the first byte
- * from outside; a message that is wrong, or comes at the wrong moment, ends the process; a one-shot process answers one ticket. */
+ * from outside; a message that is wrong, or comes at the wrong moment, ends the process; a one-shot process answers one ticket.
+ */
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -51,7 +52,8 @@ _Noreturn static void leave(struct hsm *h, int code)
 static void answer(struct hsm *h, struct channel *to, const struct message *m)
 {
 	if (channel_send(to, m, NULL, 0) != 0) {
-		log_error("%s does not take an answer; this process ends", to == &h->supervisor ? "the supervisor" : "the dataplane");
+		log_error("%s does not take an answer; this process ends",
+			  to == &h->supervisor ? "the supervisor" : "the dataplane");
 		leave(h, 70);
 	}
 }

@@ -32,7 +32,8 @@ static unsigned long prove_rsa(struct kek *k, void *context)
 	return ckr;
 }
 
-static unsigned long unwrap_exactly(struct kek *k, const uint8_t *wrapped, size_t wrapped_size, uint8_t plain[static CHALLENGE_BYTES])
+static unsigned long unwrap_exactly(struct kek *k, const uint8_t *wrapped, size_t wrapped_size,
+				    uint8_t plain[static CHALLENGE_BYTES])
 {
 	size_t size = CHALLENGE_BYTES;
 	unsigned long ckr = token_aes_unwrap(k->token, wrapped, wrapped_size, plain, &size);
@@ -99,7 +100,8 @@ bool probe_run(struct kek *k, const struct msg_hsm_probe *question, struct msg_h
 	kek_operation operation = rsa ? prove_rsa : question->wrapped_size == 0 ? make_canary : prove_aes;
 	struct report r;
 
-	if (question->wrapped_size > WRAP_MAX_BYTES || rsa != (question->hash != OAEP_NONE) || (rsa && question->wrapped_size == 0))
+	if (question->wrapped_size > WRAP_MAX_BYTES || rsa != (question->hash != OAEP_NONE) ||
+	    (rsa && question->wrapped_size == 0))
 		return false;
 	kek_perform(k, STAGE_PROBE, "the proof", operation, &p, &r);
 	verdict_fill(answer, &r);

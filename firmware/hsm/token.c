@@ -83,7 +83,8 @@ static const char *uri_fault(P11KitUri *uri, const char *written)
 		return "has a query other than pin-source; the module is named by module=";
 	if (p11_kit_uri_any_unrecognized(uri))
 		return "has an attribute that RFC 7512 does not know; correct its spelling";
-	if (p11_kit_uri_get_slot_id(uri) != (CK_SLOT_ID)-1 || field_present(slot->slotDescription, sizeof slot->slotDescription) ||
+	if (p11_kit_uri_get_slot_id(uri) != (CK_SLOT_ID)-1 ||
+	    field_present(slot->slotDescription, sizeof slot->slotDescription) ||
 	    field_present(slot->manufacturerID, sizeof slot->manufacturerID))
 		return "names a slot; slots change their numbers: name the token";
 	if (!field_present(info->label, sizeof info->label) && !field_present(info->serialNumber, sizeof info->serialNumber))
@@ -137,7 +138,7 @@ int token_load(struct token *t, const char *path, char text[static TEXT_MAX_BYTE
 		return 0;
 	why = p11_kit_message();
 	snprintf(text, TEXT_MAX_BYTES, "the PKCS#11 module cannot be loaded (%s); check its path and its libraries",
-	         log_printable(clean, sizeof clean, why != NULL ? why : path));
+		 log_printable(clean, sizeof clean, why != NULL ? why : path));
 	return ERR_NOT_FOUND;
 }
 
@@ -245,7 +246,8 @@ static bool made_anew(P11KitUri *uri, const CK_TOKEN_INFO *listed)
 	bool label = field_present(want->label, sizeof want->label);
 	bool serial = field_present(want->serialNumber, sizeof want->serialNumber);
 
-	if (!label || !serial || no_number(want->serialNumber, sizeof want->serialNumber) || (listed->flags & CKF_TOKEN_INITIALIZED) == 0)
+	if (!label || !serial || no_number(want->serialNumber, sizeof want->serialNumber) ||
+	    (listed->flags & CKF_TOKEN_INITIALIZED) == 0)
 		return false;
 	return memcmp(want->label, listed->label, sizeof want->label) == 0 ||
 	       memcmp(want->serialNumber, listed->serialNumber, sizeof want->serialNumber) == 0;
@@ -419,7 +421,7 @@ static CK_RV read_bool(struct token *t, CK_ATTRIBUTE_TYPE type, bool otherwise, 
 
 /* A big-endian number of Cryptoki without its leading zeroes. False if it does not fit. */
 static CK_RV read_number(struct token *t, CK_OBJECT_HANDLE object, CK_ATTRIBUTE_TYPE type, uint8_t *out, size_t room,
-                         uint16_t *size)
+			 uint16_t *size)
 {
 	uint8_t raw[MODULUS_MAX_BYTES + 8];
 	size_t n = sizeof raw, zeroes = 0;
@@ -457,7 +459,7 @@ static CK_OBJECT_HANDLE find_public(struct token *t, const struct token_key *key
 
 static CK_RV rsa_facts(struct token *t, struct token_key *key)
 {
-	CK_OBJECT_HANDLE public;
+	CK_OBJECT_HANDLE public_key;
 	CK_RV rv = read_number(t, t->key, CKA_MODULUS, key->modulus, sizeof key->modulus, &key->modulus_size);
 
 	if (rv != CKR_OK)
@@ -466,9 +468,10 @@ static CK_RV rsa_facts(struct token *t, struct token_key *key)
 	if (rv != CKR_OK)
 		return rv;
 	if (key->exponent_size == 0) { /* many modules keep it with the public key only */
-		public = find_public(t, key);
-		if (public != CK_INVALID_HANDLE)
-			rv = read_number(t, public, CKA_PUBLIC_EXPONENT, key->exponent, sizeof key->exponent, &key->exponent_size);
+		public_key = find_public(t, key);
+		if (public_key != CK_INVALID_HANDLE)
+			rv = read_number(t, public_key, CKA_PUBLIC_EXPONENT, key->exponent, sizeof key->exponent,
+					 &key->exponent_size);
 	}
 	key->bits = key->modulus_size * 8u;
 	return rv;
@@ -506,8 +509,8 @@ static CK_RV read_rights(struct token *t, struct token_key *key)
 		bool otherwise;
 		bool *out;
 	} rights[] = {
-		{ CKA_SENSITIVE, false, &key->sensitive },        { CKA_EXTRACTABLE, true, &key->extractable },
-		{ CKA_DECRYPT, false, &key->may_decrypt },        { CKA_WRAP, false, &key->may_wrap },
+		{ CKA_SENSITIVE, false, &key->sensitive }, { CKA_EXTRACTABLE, true, &key->extractable },
+		{ CKA_DECRYPT, false, &key->may_decrypt }, { CKA_WRAP, false, &key->may_wrap },
 		{ CKA_UNWRAP, false, &key->may_unwrap },
 	};
 	CK_RV rv;
@@ -567,18 +570,18 @@ static bool read_date(struct token *t, CK_OBJECT_HANDLE object, CK_ATTRIBUTE_TYP
 void token_key_dates(struct token *t, char start[static 9], char end[static 9])
 {
 	struct token_key key = { 0 };
-	CK_OBJECT_HANDLE public = CK_INVALID_HANDLE;
+	CK_OBJECT_HANDLE public_key = CK_INVALID_HANDLE;
 	bool has_start = read_date(t, t->key, CKA_START_DATE, start);
 	bool has_end = read_date(t, t->key, CKA_END_DATE, end);
 
 	if (t->key_class != CKO_PRIVATE_KEY || (has_start && has_end))
 		return;
 	if (read_number(t, t->key, CKA_MODULUS, key.modulus, sizeof key.modulus, &key.modulus_size) == CKR_OK)
-		public = find_public(t, &key);
+		public_key = find_public(t, &key);
 	if (!has_start)
-		read_date(t, public, CKA_START_DATE, start);
+		read_date(t, public_key, CKA_START_DATE, start);
 	if (!has_end)
-		read_date(t, public, CKA_END_DATE, end);
+		read_date(t, public_key, CKA_END_DATE, end);
 }
 
 /* ---- operations ---- */
@@ -592,9 +595,9 @@ static CK_RSA_PKCS_OAEP_PARAMS oaep(enum oaep_hash hash)
 	return p;
 }
 
-/* A module may leave a failed operation active: the next C_DecryptInit then says CKR_OPERATION_ACTIVE, which is worth a restart. */
+/* A module may leave a failed operation active: the next call then says CKR_OPERATION_ACTIVE, which is worth a restart. */
 unsigned long token_rsa_decrypt(struct token *t, enum oaep_hash hash, const uint8_t *in, size_t in_size, uint8_t *out,
-                                size_t *out_size)
+				size_t *out_size)
 {
 	CK_RSA_PKCS_OAEP_PARAMS params = oaep(hash);
 	CK_MECHANISM mechanism = { CKM_RSA_PKCS_OAEP, &params, sizeof params };
@@ -632,13 +635,13 @@ static CK_RV import_public(struct token *t, const struct token_key *key, CK_OBJE
 	return t->f->C_CreateObject(t->session, template, sizeof template / sizeof template[0], out);
 }
 
-static CK_RV encrypt_with(struct token *t, CK_OBJECT_HANDLE public, enum oaep_hash hash, const uint8_t *in, size_t in_size,
-                          uint8_t *out, size_t *out_size)
+static CK_RV encrypt_with(struct token *t, CK_OBJECT_HANDLE public_key, enum oaep_hash hash, const uint8_t *in, size_t in_size,
+			  uint8_t *out, size_t *out_size)
 {
 	CK_RSA_PKCS_OAEP_PARAMS params = oaep(hash);
 	CK_MECHANISM mechanism = { CKM_RSA_PKCS_OAEP, &params, sizeof params };
 	CK_ULONG n = *out_size, room = *out_size;
-	CK_RV rv = t->f->C_EncryptInit(t->session, &mechanism, public);
+	CK_RV rv = t->f->C_EncryptInit(t->session, &mechanism, public_key);
 
 	if (rv != CKR_OK)
 		return rv;
@@ -651,14 +654,14 @@ static CK_RV encrypt_with(struct token *t, CK_OBJECT_HANDLE public, enum oaep_ha
 }
 
 unsigned long token_rsa_encrypt(struct token *t, enum oaep_hash hash, const struct token_key *key, const uint8_t *in,
-                                size_t in_size, uint8_t *out, size_t *out_size)
+				size_t in_size, uint8_t *out, size_t *out_size)
 {
-	CK_OBJECT_HANDLE public = find_public(t, key), imported = CK_INVALID_HANDLE;
+	CK_OBJECT_HANDLE public_key = find_public(t, key), imported = CK_INVALID_HANDLE;
 	CK_RV rv = CKR_KEY_FUNCTION_NOT_PERMITTED;
 	size_t room = *out_size;
 
-	if (public != CK_INVALID_HANDLE)
-		rv = encrypt_with(t, public, hash, in, in_size, out, out_size);
+	if (public_key != CK_INVALID_HANDLE)
+		rv = encrypt_with(t, public_key, hash, in, in_size, out, out_size);
 	if (rv != CKR_KEY_FUNCTION_NOT_PERMITTED && rv != CKR_KEY_TYPE_INCONSISTENT)
 		return rv;
 	rv = import_public(t, key, &imported);
@@ -679,9 +682,8 @@ static CK_RV unwrap_object(struct token *t, const uint8_t *in, size_t in_size, C
 	CK_KEY_TYPE type = CKK_GENERIC_SECRET;
 	CK_BBOOL no = CK_FALSE, yes = CK_TRUE;
 	CK_ATTRIBUTE template[] = {
-		{ CKA_CLASS, &class, sizeof class },      { CKA_KEY_TYPE, &type, sizeof type },
-		{ CKA_TOKEN, &no, sizeof no },            { CKA_SENSITIVE, &no, sizeof no },
-		{ CKA_EXTRACTABLE, &yes, sizeof yes },
+		{ CKA_CLASS, &class, sizeof class }, { CKA_KEY_TYPE, &type, sizeof type },  { CKA_TOKEN, &no, sizeof no },
+		{ CKA_SENSITIVE, &no, sizeof no },   { CKA_EXTRACTABLE, &yes, sizeof yes },
 	};
 	CK_RV rv;
 
@@ -717,9 +719,9 @@ static CK_RV import_secret(struct token *t, const uint8_t *in, size_t in_size, C
 	CK_KEY_TYPE type = CKK_GENERIC_SECRET;
 	CK_BBOOL no = CK_FALSE, yes = CK_TRUE;
 	CK_ATTRIBUTE template[] = {
-		{ CKA_CLASS, &class, sizeof class },     { CKA_KEY_TYPE, &type, sizeof type },
-		{ CKA_TOKEN, &no, sizeof no },           { CKA_VALUE, (void *)(uintptr_t)in, in_size },
-		{ CKA_EXTRACTABLE, &yes, sizeof yes },   { CKA_SENSITIVE, &no, sizeof no },
+		{ CKA_CLASS, &class, sizeof class },   { CKA_KEY_TYPE, &type, sizeof type },
+		{ CKA_TOKEN, &no, sizeof no },         { CKA_VALUE, (void *)(uintptr_t)in, in_size },
+		{ CKA_EXTRACTABLE, &yes, sizeof yes }, { CKA_SENSITIVE, &no, sizeof no },
 	};
 	CK_RV rv;
 

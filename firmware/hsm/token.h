@@ -76,9 +76,9 @@ void token_key_dates(struct token *t, char start[static 9], char end[static 9]);
 
 /* Operations with the key in hand. *out_size: room at first, then what came. */
 unsigned long token_rsa_decrypt(struct token *t, enum oaep_hash hash, const uint8_t *in, size_t in_size, uint8_t *out,
-                                size_t *out_size);
+				size_t *out_size);
 unsigned long token_rsa_encrypt(struct token *t, enum oaep_hash hash, const struct token_key *key, const uint8_t *in,
-                                size_t in_size, uint8_t *out, size_t *out_size);
+				size_t in_size, uint8_t *out, size_t *out_size);
 unsigned long token_aes_unwrap(struct token *t, const uint8_t *in, size_t in_size, uint8_t *out, size_t *out_size);
 unsigned long token_aes_wrap(struct token *t, const uint8_t *in, size_t in_size, uint8_t *out, size_t *out_size);
 unsigned long token_random(struct token *t, uint8_t *out, size_t size);

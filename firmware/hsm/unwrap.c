@@ -117,7 +117,7 @@ static void perform(struct kek *k, const struct ticket_halves *h, struct job *j,
 }
 
 int unwrap_run(struct kek *k, const struct ticket_halves *h, int page_fd, struct msg_page_done *done,
-               struct msg_hsm_verdict *verdict)
+	       struct msg_hsm_verdict *verdict)
 {
 	struct job j = { .hash = h->ticket.hash };
 	struct secret_memory page;

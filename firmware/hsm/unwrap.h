@@ -23,6 +23,6 @@ const char *halves_differ(const struct ticket_halves *h);
 
 /* Halves that agree. Closes page_fd. 0; ERR_PROTOCOL if the page is not what a transfer page must be: nothing was done. */
 int unwrap_run(struct kek *k, const struct ticket_halves *h, int page_fd, struct msg_page_done *done,
-               struct msg_hsm_verdict *verdict);
+	       struct msg_hsm_verdict *verdict);
 
 #endif

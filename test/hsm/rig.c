@@ -52,15 +52,16 @@ int rig_shell(struct rig *r, const char *format, ...)
 int rig_custodian(struct rig *r, const char *arguments)
 {
 	return rig_shell(r, "%s%s --module %s %s%s%s --token 'cust omer' --pin-file pin %s >out 2>err </dev/null",
-	                 r->nss ? "ASAN_OPTIONS=detect_leaks=0 " : "", CUSTODIAN_PROGRAM,
-	                 r->nss ? NSS_MODULE : SOFTHSM_MODULE, r->nss ? "--init-args \"" : "", r->init_args, r->nss ? "\"" : "", arguments);
+			 r->nss ? "ASAN_OPTIONS=detect_leaks=0 " : "", CUSTODIAN_PROGRAM, r->nss ? NSS_MODULE : SOFTHSM_MODULE,
+			 r->nss ? "--init-args \"" : "", r->init_args, r->nss ? "\"" : "", arguments);
 }
 
 static void new_softhsm(struct rig *r)
 {
 	char conf[256];
 
-	snprintf(conf, sizeof conf, "directories.tokendir = %s/tokens\nobjectstore.backend = file\nlog.level = ERROR\n", r->folder);
+	snprintf(conf, sizeof conf, "directories.tokendir = %s/tokens\nobjectstore.backend = file\nlog.level = ERROR\n",
+		 r->folder);
 	write_file(r, "softhsm2.conf", conf);
 	assert_int_equal(rig_shell(r, "mkdir tokens"), 0);
 	snprintf(conf, sizeof conf, "%s/softhsm2.conf", r->folder);
@@ -74,7 +75,8 @@ static void new_softhsm(struct rig *r)
 static void new_nss(struct rig *r)
 {
 	snprintf(r->init_args, sizeof r->init_args,
-	         "configdir='sql:%s/db' certPrefix='' keyPrefix='' secmod='secmod.db' flags= dbTokenDescription='cust omer'", r->folder);
+		 "configdir='sql:%s/db' certPrefix='' keyPrefix='' secmod='secmod.db' flags= dbTokenDescription='cust omer'",
+		 r->folder);
 	snprintf(r->module, sizeof r->module, "%s", NSS_MODULE);
 	r->hash = OAEP_SHA256;
 	assert_int_equal(rig_shell(r, "mkdir db && certutil -N -d sql:db -f pin"), 0);
@@ -146,7 +148,7 @@ static CK_SESSION_HANDLE log_in(CK_FUNCTION_LIST *f)
 }
 
 _Noreturn static void make_odd_key(struct rig *r, const char *label, bool sensitive, bool extractable, bool wrap, bool unwrap,
-                                   unsigned long bytes)
+				   unsigned long bytes)
 {
 	CK_FUNCTION_LIST *f = load(r->nss ? NSS_MODULE : SOFTHSM_MODULE, r->init_args);
 	CK_SESSION_HANDLE session = log_in(f);
@@ -154,8 +156,12 @@ _Noreturn static void make_odd_key(struct rig *r, const char *label, bool sensit
 	CK_BBOOL yes = CK_TRUE, s = sensitive, e = extractable, w = wrap, u = unwrap;
 	CK_OBJECT_HANDLE key;
 	CK_ATTRIBUTE template[] = {
-		{ CKA_TOKEN, &yes, 1 },  { CKA_PRIVATE, &yes, 1 }, { CKA_SENSITIVE, &s, 1 },
-		{ CKA_EXTRACTABLE, &e, 1 }, { CKA_WRAP, &w, 1 },   { CKA_UNWRAP, &u, 1 },
+		{ CKA_TOKEN, &yes, 1 },
+		{ CKA_PRIVATE, &yes, 1 },
+		{ CKA_SENSITIVE, &s, 1 },
+		{ CKA_EXTRACTABLE, &e, 1 },
+		{ CKA_WRAP, &w, 1 },
+		{ CKA_UNWRAP, &u, 1 },
 		{ CKA_VALUE_LEN, &bytes, sizeof bytes },
 		{ CKA_LABEL, (void *)(uintptr_t)label, strlen(label) },
 	};
@@ -180,8 +186,8 @@ void rig_odd_key(struct rig *r, const char *label, bool sensitive, bool extracta
 
 /* ---- the process ---- */
 
-/* Leak detection stays on for the tests and off for the process that loads a module: a vendor's library, and p11-kit's registry of
- * modules, keep what they allocate until the process ends. */
+/* Leak detection stays on for the tests and off for the process that loads a module: a vendor's library, and p11-kit's registry
+ * of modules, keep what they allocate until the process ends. */
 _Noreturn static void become_hsm(int supervisor, int dataplane, bool one_shot)
 {
 	setenv("ASAN_OPTIONS", "detect_leaks=0", 1);
@@ -315,7 +321,8 @@ static EVP_PKEY *public_key(const struct msg_hsm_opened *o)
 	return key;
 }
 
-uint16_t rig_encrypt(const struct msg_hsm_opened *o, enum oaep_hash hash, const uint8_t plain[static CHALLENGE_BYTES], uint8_t *out)
+uint16_t rig_encrypt(const struct msg_hsm_opened *o, enum oaep_hash hash, const uint8_t plain[static CHALLENGE_BYTES],
+		     uint8_t *out)
 {
 	EVP_PKEY *key = public_key(o);
 	EVP_PKEY_CTX *c = EVP_PKEY_CTX_new(key, NULL);

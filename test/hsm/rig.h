@@ -14,7 +14,7 @@ struct rig {
 	char module[256];
 	char init_args[512];
 	bool nss;
-	pid_t pid; /* 0: no process */
+	pid_t pid;                            /* 0: no process */
 	struct channel supervisor, dataplane; /* the ends that the test holds */
 	enum oaep_hash hash;
 	bool pin_renewed; /* what rig_open says of the PIN */
@@ -22,7 +22,8 @@ struct rig {
 
 enum { PROCESS_TIMEOUT_MS = 30000 };
 
-/* SoftHSM2 behind the watched module, or NSS; a token "cust omer" with the PIN in folder/pin. rig_new leaves 77 if there is none. */
+/* SoftHSM2 behind the watched module, or NSS; a token "cust omer" with the PIN in folder/pin. rig_new leaves 77 if there is none.
+ */
 void rig_new(struct rig *r, bool nss);
 void rig_remove(struct rig *r);
 
@@ -47,14 +48,16 @@ void rig_stop(struct rig *r);
 void rig_send(struct channel *c, const struct message *m, const int *fds, unsigned count);
 void rig_receive(struct channel *c, struct message *m, enum message_type type);
 
-/* OPEN with the rig's module, on its token (or on what a whole URI names); login_allowed; PIN file by name within the folder, NULL: none. */
+/* OPEN with the rig's module, on its token (or on what a whole URI names); login_allowed; PIN file by name within the folder,
+ * NULL: none. */
 void rig_open(struct rig *r, const char *object, const char *pin, bool login_allowed, struct message *answer);
 
 /* PROBE: a fresh challenge for an RSA key, the canary for AES. The verdict; GOOD only if the answer is right. */
 enum hsm_verdict rig_probe(struct rig *r, const struct message *opened, struct message *canary, struct message *answer);
 
 /* A challenge under the public key that was opened; its size. */
-uint16_t rig_encrypt(const struct msg_hsm_opened *o, enum oaep_hash hash, const uint8_t plain[static CHALLENGE_BYTES], uint8_t *out);
+uint16_t rig_encrypt(const struct msg_hsm_opened *o, enum oaep_hash hash, const uint8_t plain[static CHALLENGE_BYTES],
+		     uint8_t *out);
 
 /* The log of the watched module: how many lines begin with `word`. */
 unsigned rig_calls(struct rig *r, const char *word);

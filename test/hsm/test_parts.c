@@ -121,7 +121,9 @@ static struct ticket_halves agreeing(void)
 {
 	struct ticket_halves h = { .has_ticket = true, .has_page = true };
 
-	h.ticket = (struct msg_hsm_ticket){ .ticket = 7, .volume = "demo", .gen_no = 2, .dataplane_pid = 100, .dataplane_uid = 1000 };
+	h.ticket = (struct msg_hsm_ticket){
+		.ticket = 7, .volume = "demo", .gen_no = 2, .dataplane_pid = 100, .dataplane_uid = 1000
+	};
 	h.page = (struct msg_page){ .ticket = 7, .volume = "demo", .gen_no = 2 };
 	h.sender = (struct channel_peer){ .pid = 100, .uid = 1000 };
 	return h;

@@ -1,5 +1,5 @@
-/* The real fallgate-hsm with SoftHSM2 (behind a module that counts logins and makes faults) and with NSS: what it says of keys that
- * work, are disabled, deleted, replaced or hidden, and whom it refuses to unwrap for. */
+/* The real fallgate-hsm with SoftHSM2 (behind a module that counts logins and makes faults) and with NSS: what it says of keys
+ * that work, are disabled, deleted, replaced or hidden, and whom it refuses to unwrap for. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -146,7 +146,7 @@ static void wrap_one(struct rig *r, const char *object, uint8_t payload[static P
 	if (run(r, &x) != VERDICT_GOOD)
 		fail_msg("%s", x.verdict.body.hsm_verdict.text);
 	memcpy(payload, x.page.base, PAYLOAD);
-	assert_memory_not_equal(payload, before, 32);             /* the token's random was stirred in */
+	assert_memory_not_equal(payload, before, 32);                 /* the token's random was stirred in */
 	assert_memory_equal(payload + 32, before + 32, PAYLOAD - 32); /* the bind was not touched */
 	assert_true(zero_from(&x, PAYLOAD));
 	*wrapped = x.done.body.page_done;
@@ -154,7 +154,8 @@ static void wrap_one(struct rig *r, const char *object, uint8_t payload[static P
 }
 
 /* Unwraps a blob: the verdict, and what the page holds then. */
-static enum hsm_verdict unwrap_one(struct rig *r, const char *object, const uint8_t *blob, uint16_t size, uint8_t payload[static PAYLOAD])
+static enum hsm_verdict unwrap_one(struct rig *r, const char *object, const uint8_t *blob, uint16_t size,
+				   uint8_t payload[static PAYLOAD])
 {
 	struct message opened;
 	struct exchange x;
@@ -329,10 +330,12 @@ static void keys_that_do_not_fit_are_told_why(void **state)
 	char object[64];
 
 	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-		rig_odd_key(r, rows[i].label, rows[i].sensitive, rows[i].extractable, rows[i].wrap, rows[i].unwrap, rows[i].bytes);
+		rig_odd_key(r, rows[i].label, rows[i].sensitive, rows[i].extractable, rows[i].wrap, rows[i].unwrap,
+			    rows[i].bytes);
 		snprintf(object, sizeof object, "object=%s", rows[i].label);
 		assert_int_equal(open_verdict(r, object, &opened), rows[i].verdict);
-		if (strstr(opened.body.hsm_opened.text, rows[i].first) == NULL || strstr(opened.body.hsm_opened.text, rows[i].second) == NULL)
+		if (strstr(opened.body.hsm_opened.text, rows[i].first) == NULL ||
+		    strstr(opened.body.hsm_opened.text, rows[i].second) == NULL)
 			fail_msg("%s: %s", rows[i].label, opened.body.hsm_opened.text);
 	}
 }
@@ -414,10 +417,10 @@ static void a_module_that_stays_sick_is_told_as_the_table_says(void **state)
 		const char *fault;
 		enum hsm_verdict verdict;
 	} rows[] = {
-		{ "C_Decrypt 0x30 0 9\n", VERDICT_UNREACHABLE },  { "C_Decrypt 0xb3 0 9\n", VERDICT_UNREACHABLE },
-		{ "C_Decrypt 0x5 0 9\n", VERDICT_REPLACED },      { "C_Decrypt 0x40 0 9\n", VERDICT_REPLACED },
-		{ "C_Decrypt 0x68 0 9\n", VERDICT_DISABLED },     { "C_Decrypt 0x63 0 9\n", VERDICT_MODULE_BROKEN },
-		{ "C_Decrypt 0x54 0 9\n", VERDICT_MODULE_BROKEN }, { "C_DecryptInit 0x80000007 0 9\n", VERDICT_UNREACHABLE },
+		{ "C_Decrypt 0x30 0 9\n", VERDICT_UNREACHABLE },     { "C_Decrypt 0xb3 0 9\n", VERDICT_UNREACHABLE },
+		{ "C_Decrypt 0x5 0 9\n", VERDICT_REPLACED },         { "C_Decrypt 0x40 0 9\n", VERDICT_REPLACED },
+		{ "C_Decrypt 0x68 0 9\n", VERDICT_DISABLED },        { "C_Decrypt 0x63 0 9\n", VERDICT_MODULE_BROKEN },
+		{ "C_Decrypt 0x54 0 9\n", VERDICT_MODULE_BROKEN },   { "C_DecryptInit 0x80000007 0 9\n", VERDICT_UNREACHABLE },
 		{ "C_FindObjects 0x31 2 9\n", VERDICT_UNREACHABLE }, { "C_Decrypt 0x54321 0 9\n", VERDICT_MODULE_BROKEN },
 	};
 	struct rig *r = fresh(state);
@@ -606,8 +609,9 @@ static void a_payload_of_another_length_is_refused(void **state)
 
 	open_good(r, "object=aes256", &opened);
 	prove_first(r, &opened);
-	assert_int_equal(unwrap_one(r, "object=aes256", canary.body.hsm_verdict.wrapped, canary.body.hsm_verdict.wrapped_size, back),
-	                 VERDICT_DEK_REFUSED);
+	assert_int_equal(
+		unwrap_one(r, "object=aes256", canary.body.hsm_verdict.wrapped, canary.body.hsm_verdict.wrapped_size, back),
+		VERDICT_DEK_REFUSED);
 }
 
 static void a_shorter_payload_under_the_right_key_is_refused_and_wiped(void **state)
@@ -623,7 +627,17 @@ static void a_shorter_payload_under_the_right_key_is_refused_and_wiped(void **st
 	assert_int_equal(unwrap_one(r, "object=rsa2048", blob, size, back), VERDICT_DEK_REFUSED);
 }
 
-enum wrong { WRONG_NOTHING, WRONG_TICKET, WRONG_VOLUME, WRONG_GENERATION, WRONG_PID, WRONG_UID, WRONG_VERB, WRONG_PAGE, WRONG_COUNT };
+enum wrong {
+	WRONG_NOTHING,
+	WRONG_TICKET,
+	WRONG_VOLUME,
+	WRONG_GENERATION,
+	WRONG_PID,
+	WRONG_UID,
+	WRONG_VERB,
+	WRONG_PAGE,
+	WRONG_COUNT
+};
 
 static void spoil(struct exchange *x, enum wrong wrong)
 {
@@ -741,7 +755,8 @@ static void nss_words_mean_the_same(void **state)
 	check_deleted_then_replaced(r, "rsa2048");
 	check_deleted_then_replaced(r, "aes256");
 	/* All its tokens have the serial 0000000000000000: that does not make another one ours. */
-	assert_int_equal(open_verdict(r, "pkcs11:token=nobody;serial=0000000000000000;object=aes256", &opened), VERDICT_UNREACHABLE);
+	assert_int_equal(open_verdict(r, "pkcs11:token=nobody;serial=0000000000000000;object=aes256", &opened),
+			 VERDICT_UNREACHABLE);
 	rig_start(r, false);
 	rig_open(r, "object=aes256", "wrong-pin", true, &opened);
 	assert_int_equal(opened.body.hsm_opened.verdict, VERDICT_ACCESS_REVOKED);

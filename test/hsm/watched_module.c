@@ -1,6 +1,6 @@
 /* A PKCS#11 module for tests: SoftHSM2 behind it, with a log of the calls that matter and faults on order. FALLGATE_WATCH names a
- * folder: "log" gets a line for each C_Initialize and C_Login; "fault" holds lines "FUNCTION CODE SKIP TIMES": after SKIP calls that
- * pass, the next TIMES calls answer the code and do nothing. The file is read at the first call of each process. */
+ * folder: "log" gets a line for each C_Initialize and C_Login; "fault" holds lines "FUNCTION CODE SKIP TIMES": after SKIP calls
+ * that pass, the next TIMES calls answer the code and do nothing. The file is read at the first call of each process. */
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -51,7 +51,7 @@ static void read_faults(void)
 	if (f == NULL)
 		return;
 	while (fault_count < 8 && fscanf(f, "%31s %lx %d %d", faults[fault_count].function, &faults[fault_count].code,
-	                                 &faults[fault_count].skip, &faults[fault_count].times) == 4)
+					 &faults[fault_count].skip, &faults[fault_count].times) == 4)
 		fault_count++;
 	fclose(f);
 }
@@ -71,12 +71,12 @@ static CK_RV fault(const char *function)
 	return CKR_OK;
 }
 
-#define WATCH(name, parameters, arguments)             \
-	static CK_RV watched_##name parameters         \
-	{                                              \
-		CK_RV rv = fault("C_" #name);          \
-                                                       \
-		return rv != CKR_OK ? rv : real.C_##name arguments; \
+#define WATCH(name, parameters, arguments)                                                                                       \
+	static CK_RV watched_##name parameters                                                                                   \
+	{                                                                                                                        \
+		CK_RV rv = fault("C_" #name);                                                                                    \
+                                                                                                                                 \
+		return rv != CKR_OK ? rv : real.C_##name arguments;                                                              \
 	}
 
 WATCH(Decrypt, (CK_SESSION_HANDLE s, CK_BYTE_PTR in, CK_ULONG n, CK_BYTE_PTR out, CK_ULONG_PTR m), (s, in, n, out, m))

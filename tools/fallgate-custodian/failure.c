@@ -16,12 +16,15 @@ struct remedy {
 	const char *text;
 };
 
-#define ROW(name, error, text) { CKR_##name, "CKR_" #name, error, text }
+#define ROW(name, error, text)                                                                                                   \
+	{                                                                                                                        \
+		CKR_##name, "CKR_" #name, error, text                                                                            \
+	}
 
 /* clang-format off */
 static const struct remedy remedies[] = {
-	ROW(PIN_INCORRECT,              ERR_REFUSED,     "the PIN is wrong; do not repeat it: a token locks after a few wrong tries"),
-	ROW(PIN_LOCKED,                 ERR_REFUSED,     "the PIN is locked; the security officer resets it: set-pin --so-pin-file"),
+	ROW(PIN_INCORRECT,              ERR_REFUSED,     "the PIN is wrong; do not repeat it: tokens lock after a few tries"),
+	ROW(PIN_LOCKED,                 ERR_REFUSED,     "the PIN is locked; the security officer resets it (--so-pin-file)"),
 	ROW(PIN_EXPIRED,                ERR_REFUSED,     "the PIN has expired; change it with set-pin"),
 	ROW(PIN_INVALID,                ERR_REFUSED,     "the token does not take these characters in a PIN; choose another"),
 	ROW(PIN_LEN_RANGE,              ERR_RANGE,       "the PIN is too short or too long for this token; choose another"),
@@ -45,7 +48,7 @@ static const struct remedy remedies[] = {
 	ROW(DEVICE_REMOVED,             ERR_UNREACHABLE, "the token was removed; insert it again"),
 	ROW(DEVICE_ERROR,               ERR_UNREACHABLE, "the token or its connection failed; check it and repeat"),
 	ROW(FUNCTION_FAILED,            ERR_UNREACHABLE, "the token did not do it; check its connection and its log"),
-	ROW(GENERAL_ERROR,              ERR_UNREACHABLE, "the module does not say why; check its settings, its store's permissions and its log"),
+	ROW(GENERAL_ERROR,              ERR_UNREACHABLE, "the module does not say why; see its settings and its log"),
 };
 /* clang-format on */
 

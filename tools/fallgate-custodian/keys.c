@@ -110,8 +110,8 @@ static void read_key(struct token *t, CK_OBJECT_HANDLE handle, CK_OBJECT_CLASS c
 
 /* ---- finding ---- */
 
-static int find_class(struct token *t, CK_OBJECT_CLASS class, const struct key_name *name, CK_OBJECT_HANDLE found[static KEYS_MAX],
-                      CK_ULONG *count)
+static int find_class(struct token *t, CK_OBJECT_CLASS class, const struct key_name *name,
+		      CK_OBJECT_HANDLE found[static KEYS_MAX], CK_ULONG *count)
 {
 	CK_ATTRIBUTE template[4] = { { CKA_CLASS, &class, sizeof class }, { CKA_TOKEN, &yes, sizeof yes } };
 	CK_ULONG n = 2;
@@ -148,7 +148,8 @@ static int find_one(struct token *t, const struct key_name *name, struct key *ou
 		total += count;
 	}
 	if (total == 0)
-		return fail(ERR_NOT_FOUND, "token '%s' has no such key; see them all with: fallgate-custodian list", t->slot->token->label);
+		return fail(ERR_NOT_FOUND, "token '%s' has no such key; see them all with: fallgate-custodian list",
+			    t->slot->token->label);
 	if (total > 1)
 		return fail(ERR_USAGE, "%lu keys fit; name one with --label and --id", total);
 	return 0;
@@ -170,15 +171,16 @@ static CK_OBJECT_HANDLE find_public(struct token *t, const struct key *private)
 
 /* ---- making ---- */
 
-static CK_RV generate_rsa(struct token *t, CK_ULONG bits, const struct key_name *name, CK_OBJECT_HANDLE *public,
-                          CK_OBJECT_HANDLE *private)
+static CK_RV generate_rsa(struct token *t, CK_ULONG bits, const struct key_name *name, CK_OBJECT_HANDLE *public_key,
+			  CK_OBJECT_HANDLE *private)
 {
 	CK_MECHANISM mechanism = { CKM_RSA_PKCS_KEY_PAIR_GEN, NULL, 0 };
 	CK_BYTE exponent[] = { 0x01, 0x00, 0x01 };
 	CK_ATTRIBUTE label = { CKA_LABEL, (void *)(uintptr_t)name->label, strlen(name->label) };
 	CK_ATTRIBUTE id = { CKA_ID, (void *)(uintptr_t)name->id, name->id_size };
 	CK_ATTRIBUTE public_template[] = {
-		label, id,
+		label,
+		id,
 		{ CKA_TOKEN, &yes, sizeof yes },
 		{ CKA_PRIVATE, &no, sizeof no },
 		{ CKA_MODIFIABLE, &yes, sizeof yes },
@@ -189,7 +191,8 @@ static CK_RV generate_rsa(struct token *t, CK_ULONG bits, const struct key_name 
 		{ CKA_PUBLIC_EXPONENT, exponent, sizeof exponent },
 	};
 	CK_ATTRIBUTE private_template[] = {
-		label, id,
+		label,
+		id,
 		{ CKA_TOKEN, &yes, sizeof yes },
 		{ CKA_PRIVATE, &yes, sizeof yes },
 		{ CKA_MODIFIABLE, &yes, sizeof yes },
@@ -200,8 +203,9 @@ static CK_RV generate_rsa(struct token *t, CK_ULONG bits, const struct key_name 
 		{ CKA_UNWRAP, &no, sizeof no },
 	};
 
-	return t->f->C_GenerateKeyPair(t->session, &mechanism, public_template, sizeof public_template / sizeof public_template[0],
-	                               private_template, sizeof private_template / sizeof private_template[0], public, private);
+	return t->f->C_GenerateKeyPair(t->session, &mechanism, public_template,
+				       sizeof public_template / sizeof public_template[0], private_template,
+				       sizeof private_template / sizeof private_template[0], public_key, private);
 }
 
 static CK_RV generate_aes(struct token *t, CK_ULONG bits, const struct key_name *name, CK_OBJECT_HANDLE *key)
@@ -256,23 +260,25 @@ static int refuse_duplicate(struct token *t, const struct key_name *name)
 
 int keys_make(struct token *t, const struct kek_type *type, const struct key_name *name)
 {
-	CK_OBJECT_HANDLE public = CK_INVALID_HANDLE, handle = CK_INVALID_HANDLE;
+	CK_OBJECT_HANDLE public_key = CK_INVALID_HANDLE, handle = CK_INVALID_HANDLE;
 	struct key made;
 	CK_RV rv;
 	int r = refuse_duplicate(t, name);
 
 	if (r != 0)
 		return r;
-	rv = type->type == CKK_RSA ? generate_rsa(t, type->bits, name, &public, &handle) : generate_aes(t, type->bits, name, &handle);
+	rv = type->type == CKK_RSA ? generate_rsa(t, type->bits, name, &public_key, &handle)
+				   : generate_aes(t, type->bits, name, &handle);
 	if (rv != CKR_OK)
 		return fail_ckr(rv, "making the key");
 	read_key(t, handle, type->type == CKK_RSA ? CKO_PRIVATE_KEY : CKO_SECRET_KEY, &made);
 	if (!as_asked(&made)) {
 		t->f->C_DestroyObject(t->session, handle);
-		if (public != CK_INVALID_HANDLE)
-			t->f->C_DestroyObject(t->session, public);
-		return fail(ERR_UNSUPPORTED, "the token did not make the key as asked (sensitive, not extractable, with its rights): it was "
-		                             "deleted again; use the vendor's tool");
+		if (public_key != CK_INVALID_HANDLE)
+			t->f->C_DestroyObject(t->session, public_key);
+		return fail(ERR_UNSUPPORTED,
+			    "the token did not make the key as asked (sensitive, not extractable, with its rights): it was "
+			    "deleted again; use the vendor's tool");
 	}
 	printf("%s\n", uri_of_key(t, made.class == CKO_PRIVATE_KEY, made.label, made.id, made.id_size));
 	return 0;
@@ -319,21 +325,21 @@ static void print_key_json(struct token *t, const struct key *k, bool first)
 	printf("\", \"type\": \"%s\", \"enabled\": %s, \"sensitive\": %s, \"extractable\": %s, \"modifiable\": %s",
 	       type_name(k, type, sizeof type), enabled(k) ? "true" : "false", k->sensitive ? "true" : "false",
 	       k->extractable ? "true" : "false", k->modifiable ? "true" : "false");
-	printf(", \"decrypt\": %s, \"wrap\": %s, \"unwrap\": %s, \"start\": \"%s\", \"end\": \"%s\"}", k->decrypt ? "true" : "false",
-	       k->wrap ? "true" : "false", k->unwrap ? "true" : "false", k->start, k->end);
+	printf(", \"decrypt\": %s, \"wrap\": %s, \"unwrap\": %s, \"start\": \"%s\", \"end\": \"%s\"}",
+	       k->decrypt ? "true" : "false", k->wrap ? "true" : "false", k->unwrap ? "true" : "false", k->start, k->end);
 }
 
 /* RSA dates may stand on the public half only: SoftHSM does not give them for a private key. */
 static void read_public_dates(struct token *t, struct key *k)
 {
-	CK_OBJECT_HANDLE public = find_public(t, k);
+	CK_OBJECT_HANDLE public_key = find_public(t, k);
 
-	if (public == CK_INVALID_HANDLE)
+	if (public_key == CK_INVALID_HANDLE)
 		return;
 	if (k->start[0] == '\0')
-		attribute_date(t, public, CKA_START_DATE, k->start);
+		attribute_date(t, public_key, CKA_START_DATE, k->start);
 	if (k->end[0] == '\0')
-		attribute_date(t, public, CKA_END_DATE, k->end);
+		attribute_date(t, public_key, CKA_END_DATE, k->end);
 }
 
 int keys_list(struct token *t, bool json)
@@ -440,19 +446,19 @@ int keys_allow(struct token *t, const struct key_name *name, bool allowed)
 
 int keys_delete(struct token *t, const struct key_name *name)
 {
-	CK_OBJECT_HANDLE public;
+	CK_OBJECT_HANDLE public_key;
 	struct key k;
 	CK_RV rv;
 	int r = find_one(t, name, &k);
 
 	if (r != 0)
 		return r;
-	public = find_public(t, &k);
+	public_key = find_public(t, &k);
 	rv = t->f->C_DestroyObject(t->session, k.handle);
 	if (rv != CKR_OK)
 		return fail_ckr(rv, "deleting the key");
-	if (public != CK_INVALID_HANDLE) {
-		rv = t->f->C_DestroyObject(t->session, public);
+	if (public_key != CK_INVALID_HANDLE) {
+		rv = t->f->C_DestroyObject(t->session, public_key);
 		if (rv != CKR_OK)
 			return fail_ckr(rv, "the key is deleted, its public half is not");
 	}
@@ -483,16 +489,16 @@ static CK_RV write_date(struct token *t, CK_OBJECT_HANDLE object, CK_ATTRIBUTE_T
 /* On the private or secret key, and on the public half: where a token gives only one of them back, the agent reads that one. */
 static int set_date(struct token *t, const struct key *k, CK_ATTRIBUTE_TYPE type, const char *date, const char *what)
 {
-	CK_OBJECT_HANDLE public = find_public(t, k);
-	CK_OBJECT_HANDLE readers[] = { k->handle, public };
+	CK_OBJECT_HANDLE public_key = find_public(t, k);
+	CK_OBJECT_HANDLE readers[] = { k->handle, public_key };
 	char wanted[9] = "", found[9];
 	CK_RV rv, rv_public = CKR_ATTRIBUTE_READ_ONLY;
 
 	if (strcmp(date, "none") != 0)
 		memcpy(wanted, date, 9);
 	rv = write_date(t, k->handle, type, date);
-	if (public != CK_INVALID_HANDLE)
-		rv_public = write_date(t, public, type, date);
+	if (public_key != CK_INVALID_HANDLE)
+		rv_public = write_date(t, public_key, type, date);
 	if (rv != CKR_OK && rv_public != CKR_OK)
 		return fail_ckr(rv, what);
 	for (size_t i = 0; i < 2; i++) {
@@ -503,10 +509,12 @@ static int set_date(struct token *t, const struct key *k, CK_ATTRIBUTE_TYPE type
 			return 0;
 	}
 	write_date(t, k->handle, type, "none");
-	if (public != CK_INVALID_HANDLE)
-		write_date(t, public, type, "none");
-	return fail(ERR_UNSUPPORTED, "%s: the token does not give the date of this key back, so nobody could heed it, and it was not kept; "
-	                             "disable the key on that day instead", what);
+	if (public_key != CK_INVALID_HANDLE)
+		write_date(t, public_key, type, "none");
+	return fail(ERR_UNSUPPORTED,
+		    "%s: the token does not give the date of this key back, so nobody could heed it, and it was not kept; "
+		    "disable the key on that day instead",
+		    what);
 }
 
 int keys_set_dates(struct token *t, const struct key_name *name, const char *start, const char *end)

@@ -10,10 +10,10 @@
 
 enum { ID_MAX = 62, LABEL_MAX = 63 };
 
-struct key_name { /* which key */
+struct key_name {          /* which key */
 	const char *label; /* NULL: any */
 	unsigned char id[ID_MAX];
-	size_t id_size;    /* 0: any */
+	size_t id_size; /* 0: any */
 };
 
 /* "rsa2048", "rsa3072", "rsa4096", "aes256"; NULL if there is no such type. */

@@ -40,8 +40,24 @@ static const char help[] =
 
 /* ---- options ---- */
 
-enum { OPT_MODULE = 256, OPT_INIT_ARGS, OPT_TOKEN, OPT_SERIAL, OPT_LABEL, OPT_ID, OPT_TYPE, OPT_PIN, OPT_SO_PIN, OPT_NEW_PIN,
-       OPT_START, OPT_END, OPT_JSON, OPT_YES, OPT_HELP, OPT_VERSION };
+enum {
+	OPT_MODULE = 256,
+	OPT_INIT_ARGS,
+	OPT_TOKEN,
+	OPT_SERIAL,
+	OPT_LABEL,
+	OPT_ID,
+	OPT_TYPE,
+	OPT_PIN,
+	OPT_SO_PIN,
+	OPT_NEW_PIN,
+	OPT_START,
+	OPT_END,
+	OPT_JSON,
+	OPT_YES,
+	OPT_HELP,
+	OPT_VERSION
+};
 
 static int hex_digit(char c)
 {
@@ -69,6 +85,7 @@ static int parse_id(const char *hex, struct key_name *out)
 
 static int take_option(struct options *o, int option)
 {
+	/* clang-format off */
 	switch (option) {
 	case OPT_MODULE:    o->module = optarg; return 0;
 	case OPT_INIT_ARGS: o->init_args = optarg; return 0;
@@ -88,19 +105,28 @@ static int take_option(struct options *o, int option)
 	case OPT_VERSION:   o->version = true; return 0;
 	default:            return fail(ERR_USAGE, "see fallgate-custodian --help");
 	}
+	/* clang-format on */
 }
 
 static int parse_options(int argc, char **argv, struct options *o)
 {
 	static const struct option table[] = {
-		{ "module", required_argument, NULL, OPT_MODULE },           { "init-args", required_argument, NULL, OPT_INIT_ARGS },
-		{ "token", required_argument, NULL, OPT_TOKEN },             { "serial", required_argument, NULL, OPT_SERIAL },
-		{ "label", required_argument, NULL, OPT_LABEL },             { "id", required_argument, NULL, OPT_ID },
-		{ "type", required_argument, NULL, OPT_TYPE },               { "pin-file", required_argument, NULL, OPT_PIN },
-		{ "so-pin-file", required_argument, NULL, OPT_SO_PIN },      { "new-pin-file", required_argument, NULL, OPT_NEW_PIN },
-		{ "start", required_argument, NULL, OPT_START },             { "end", required_argument, NULL, OPT_END },
-		{ "json", no_argument, NULL, OPT_JSON },                     { "yes", no_argument, NULL, OPT_YES },
-		{ "help", no_argument, NULL, OPT_HELP },                     { "version", no_argument, NULL, OPT_VERSION },
+		{ "module", required_argument, NULL, OPT_MODULE },
+		{ "init-args", required_argument, NULL, OPT_INIT_ARGS },
+		{ "token", required_argument, NULL, OPT_TOKEN },
+		{ "serial", required_argument, NULL, OPT_SERIAL },
+		{ "label", required_argument, NULL, OPT_LABEL },
+		{ "id", required_argument, NULL, OPT_ID },
+		{ "type", required_argument, NULL, OPT_TYPE },
+		{ "pin-file", required_argument, NULL, OPT_PIN },
+		{ "so-pin-file", required_argument, NULL, OPT_SO_PIN },
+		{ "new-pin-file", required_argument, NULL, OPT_NEW_PIN },
+		{ "start", required_argument, NULL, OPT_START },
+		{ "end", required_argument, NULL, OPT_END },
+		{ "json", no_argument, NULL, OPT_JSON },
+		{ "yes", no_argument, NULL, OPT_YES },
+		{ "help", no_argument, NULL, OPT_HELP },
+		{ "version", no_argument, NULL, OPT_VERSION },
 		{ 0 },
 	};
 	int option, r = 0;
@@ -270,8 +296,8 @@ static int want_deletion(const struct options *o)
 
 struct verb {
 	const char *name;
-	int (*want)(const struct options *);                /* NULL: nothing more */
-	int (*run)(const struct options *);                 /* or, with a login: */
+	int (*want)(const struct options *); /* NULL: nothing more */
+	int (*run)(const struct options *);  /* or, with a login: */
 	int (*act)(struct token *, const struct options *);
 };
 

@@ -67,8 +67,8 @@ static int from_file(struct pin *p, const char *path, const char *name)
 	int r;
 
 	if (fd < 0)
-		return fail(error_from_errno(errno), "%s: %s cannot be opened: %s; check the path and its permissions", name, path,
-		            strerror(errno));
+		return fail(error_from_errno(errno), "%s: %s cannot be opened: %s; check the path and its permissions", name,
+			    path, strerror(errno));
 	r = read_line(fd, p->text);
 	close(fd);
 	if (r != 0)
@@ -83,7 +83,8 @@ static void say(int tty, const char *text)
 }
 
 /* Signals wait until echo is back: a key combination that ends the tool must not leave the terminal mute. */
-static int read_mute(int tty, char *out, const struct termios *quiet, const struct termios *before, const char *name, const char *again)
+static int read_mute(int tty, char *out, const struct termios *quiet, const struct termios *before, const char *name,
+		     const char *again)
 {
 	sigset_t ends, old;
 	int r;

@@ -52,8 +52,9 @@ int token_load(struct token *t, const char *module, const char *init_args)
 		PKCS11_CTX_free(t->context);
 		t->context = NULL;
 		ERR_clear_error();
-		return fail(ERR_NOT_FOUND, "%s cannot be loaded as a PKCS#11 module; check --module, --init-args and the module's settings",
-		            module);
+		return fail(ERR_NOT_FOUND,
+			    "%s cannot be loaded as a PKCS#11 module; check --module, --init-args and the module's settings",
+			    module);
 	}
 	if (PKCS11_enumerate_slots(t->context, &t->slots, &t->slot_count) != 0)
 		return fail_libp11("listing the tokens");
@@ -118,7 +119,7 @@ int token_login(struct token *t, const struct pin *pin, int security_officer)
 int token_session(struct token *t)
 {
 	CK_RV rv = t->f->C_OpenSession(PKCS11_get_slotid_from_slot(t->slot), CKF_SERIAL_SESSION | CKF_RW_SESSION, NULL, NULL,
-	                               &t->session);
+				       &t->session);
 
 	return rv == CKR_OK ? 0 : fail_ckr(rv, "opening a session");
 }
@@ -146,11 +147,12 @@ static int initialise_free_slot(struct token *t, const struct token_name *name, 
 			continue;
 		return initialise_one(t->slots[i].token, name->label, so_pin);
 	}
-	return fail(ERR_NOT_FOUND, "no token is without content; this tool does not overwrite one: clear one with the vendor's tool");
+	return fail(ERR_NOT_FOUND,
+		    "no token is without content; this tool does not overwrite one: clear one with the vendor's tool");
 }
 
 int token_initialise(const char *module, const char *init_args, const struct token_name *name, const struct pin *so_pin,
-                     const struct pin *user_pin)
+		     const struct pin *user_pin)
 {
 	struct token t;
 	int r = token_load(&t, module, init_args);
@@ -208,13 +210,14 @@ static PKCS11_KEY *find_public(struct token *t, const unsigned char *id, size_t 
 int token_print_public(struct token *t, const unsigned char *id, size_t id_size)
 {
 	PKCS11_KEY *found = find_public(t, id, id_size);
-	EVP_PKEY *public = found != NULL ? PKCS11_get_public_key(found) : NULL;
+	EVP_PKEY *public_key = found != NULL ? PKCS11_get_public_key(found) : NULL;
 	int written;
 
 	ERR_clear_error();
-	if (public == NULL)
-		return fail(ERR_NOT_FOUND, "the token does not keep the public half of this key; export it with the vendor's tool");
-	written = PEM_write_PUBKEY(stdout, public);
-	EVP_PKEY_free(public);
+	if (public_key == NULL)
+		return fail(ERR_NOT_FOUND,
+			    "the token does not keep the public half of this key; export it with the vendor's tool");
+	written = PEM_write_PUBKEY(stdout, public_key);
+	EVP_PKEY_free(public_key);
 	return written == 1 ? 0 : fail(ERR_IO, "the public key could not be written");
 }

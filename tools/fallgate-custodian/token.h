@@ -1,5 +1,5 @@
-/* The module and a token on it: libp11 loads, lists, logs in, initialises and changes PINs; what it cannot do (AES keys, attributes,
- * dates) goes straight to Cryptoki, by the same module, in the same login. */
+/* The module and a token on it: libp11 loads, lists, logs in, initialises and changes PINs; what it cannot do (AES keys,
+ * attributes, dates) goes straight to Cryptoki, by the same module, in the same login. */
 #ifndef CUSTODIAN_TOKEN_H
 #define CUSTODIAN_TOKEN_H
 
@@ -20,7 +20,7 @@ struct token {
 	PKCS11_CTX *context;
 	PKCS11_SLOT *slots;
 	unsigned slot_count;
-	PKCS11_SLOT *slot;         /* the chosen one; NULL: none */
+	PKCS11_SLOT *slot; /* the chosen one; NULL: none */
 	void *library;
 	CK_FUNCTION_LIST *f;
 	CK_SESSION_HANDLE session; /* ours, beside libp11's; 0: none */
@@ -38,7 +38,7 @@ int token_print_public(struct token *t, const unsigned char *id, size_t id_size)
 
 /* The verbs that are about the token itself. */
 int token_initialise(const char *module, const char *init_args, const struct token_name *name, const struct pin *so_pin,
-                     const struct pin *user_pin);
+		     const struct pin *user_pin);
 int token_change_pin(struct token *t, const struct pin *old, const struct pin *new_pin);
 int token_reset_pin(struct token *t, const struct pin *so_pin, const struct pin *new_pin);
 
