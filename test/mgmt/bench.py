@@ -32,13 +32,16 @@ class Lines:
         self.process = subprocess.Popen([str(a) for a in argv], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self.said = queue.Queue()
         self.errors = []
-        for stream, sink in ((self.process.stdout, self.said.put), (self.process.stderr, self.errors.append)):
+        for stream, sink in ((self.process.stdout, self.hear), (self.process.stderr, self.errors.append)):
             threading.Thread(target=self._read, args=(stream, sink), daemon=True).start()
 
     @staticmethod
     def _read(stream, sink):
         for line in stream:
             sink(line.decode(errors="replace").rstrip("\n"))
+
+    def hear(self, line):
+        self.said.put(line)
 
     def tell(self, line):
         self.process.stdin.write(line.encode() + b"\n")
@@ -77,6 +80,7 @@ class Agent(Lines):
     """fallgate-mgmt and its supervisor."""
 
     def __init__(self, listen=True, start=True):
+        self.told = threading.Semaphore(0)
         super().__init__([BUILD / "test-bin/mgmt_harness", BUILD / "bin/fallgate-mgmt"])
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
@@ -88,6 +92,17 @@ class Agent(Lines):
             self.tell("agent 1 good: keys in memfd_secret|weak: a software token")
             self.tell(f"listen {self.address}")
             self.wait_until_it_listens()
+
+    def hear(self, line):
+        if line == "told":
+            self.told.release()
+        else:
+            super().hear(line)
+
+    def tell(self, line):
+        """Returns when the line's message is on its way, before anything a client sends afterwards."""
+        super().tell(line)
+        assert line == "quit" or self.told.acquire(timeout=10), line
 
     def wait_until_it_listens(self):
         end = time.monotonic() + 20

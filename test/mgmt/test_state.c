@@ -95,8 +95,8 @@ static void the_largest_bodies_fit(void **state)
 	v.latched = v.formatted = v.attach_auto = v.stats.failstop = true;
 	v.lock_drain_error = ERR_IO;
 	for (int i = 0; i < STATE_VOLUMES_MAX; i++) {
-		snprintf(v.name, sizeof v.name, "volume-with-a-rather-long-%05d", i);
-		snprintf(v.kek, sizeof v.kek, "kek-with-a-rather-long-na-%05d", i);
+		snprintf(v.name, sizeof v.name, "volume-with-a-rather-long-%05u", (unsigned)i % 100000u);
+		snprintf(v.kek, sizeof v.kek, "kek-with-a-rather-long-na-%05u", (unsigned)i % 100000u);
 		assert_int_equal(state_put_volume(s, &v), 0);
 	}
 	strcpy(v.name, "one-more");

@@ -208,7 +208,7 @@ static int check_operands(struct arguments *a, char **words, int count, char *te
 		snprintf(text, size, "'enroll' needs --role officer, operator or auditor");
 		return ERR_USAGE;
 	}
-	a->role_number = role_number(a->role);
+	a->role_number = (int)role_number(a->role);
 	return check_name(a, text, size);
 }
 
