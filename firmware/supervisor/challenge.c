@@ -18,7 +18,7 @@ static int random_bytes(void *context, unsigned char *out, size_t size)
 
 static int import_public(mbedtls_rsa_context *rsa, const struct kek_record *kek)
 {
-	int md = kek->hash == OAEP_SHA256 ? MBEDTLS_MD_SHA256 : MBEDTLS_MD_SHA1;
+	mbedtls_md_type_t md = kek->hash == OAEP_SHA256 ? MBEDTLS_MD_SHA256 : MBEDTLS_MD_SHA1;
 
 	if (mbedtls_rsa_set_padding(rsa, MBEDTLS_RSA_PKCS_V21, md) != 0 ||
 	    mbedtls_rsa_import_raw(rsa, kek->modulus, kek->modulus_size, NULL, 0, NULL, 0, NULL, 0, kek->exponent,

@@ -88,11 +88,12 @@ static bool open_pin_file(const struct kek *k, int *fd)
 	return true;
 }
 
-bool kek_pin_begin(struct kek *k, int *fd)
+bool kek_pin_begin(struct kek *k, int *fd, bool *renewed)
 {
 	struct pin_record now = { .state = PIN_UNKNOWN };
 
 	*fd = -1;
+	*renewed = false;
 	if (k->config->pin_path[0] == '\0')
 		return true;
 	if (pin_spent(k) || !pin_file_identity(k, &now) || !open_pin_file(k, fd))
@@ -100,6 +101,7 @@ bool kek_pin_begin(struct kek *k, int *fd)
 	if (k->pin.state == PIN_GOOD && same_pin(&now, &k->pin))
 		return true;
 	/* An untried PIN: that it is being tried is durable before it is. */
+	*renewed = k->pin.state == PIN_REFUSED || k->pin.state == PIN_PENDING;
 	k->pin = now;
 	if (write_pin(k, PIN_PENDING) != 0) {
 		log_error("KEK %s: no login: that the PIN is being tried could not be recorded", k->config->name);

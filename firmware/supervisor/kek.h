@@ -44,7 +44,8 @@ uint64_t kek_proof_deadline(const struct kek *k);
 /* ---- for sessions ---- */
 void kek_note_opened(struct kek *k, const struct msg_hsm_opened *o);
 bool kek_pin_busy(const struct kek *k); /* an untried PIN is being tried: one process at a time */
-bool kek_pin_begin(struct kek *k, int *fd); /* may log in; *fd: the PIN file or -1 */
+/* May log in; *fd: the PIN file or -1; *renewed: a new PIN after one that was refused. */
+bool kek_pin_begin(struct kek *k, int *fd, bool *renewed);
 void kek_pin_end(struct kek *k, bool refused, bool good);
 void kek_pin_refused(struct kek *k);
 void kek_pin_abandon(struct kek *k, bool *begun); /* nobody saw the result */

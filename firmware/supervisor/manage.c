@@ -34,7 +34,6 @@ struct pending {
 struct management {
 	struct agent *agent;
 	struct child child;
-	int udp_fd;
 	unsigned failures;
 	uint64_t started_ns;
 	struct timer restart, durable_wait, agent_push;
@@ -355,9 +354,8 @@ static void on_hello(void *owner, struct child *c)
 
 	message_init(&m, MSG_MG_LISTEN, 0);
 	manage_address(a, m.body.mg_listen.address, sizeof m.body.mg_listen.address);
-	m.body.mg_listen.with_fd = true;
-	if (child_send(c, &m, &g->udp_fd, 1) != 0) {
-		child_kill(c, "it does not take its socket");
+	if (child_send(c, &m, NULL, 0) != 0) {
+		child_kill(c, "it does not take its address");
 		return;
 	}
 	if (a->credentials != NULL)
@@ -416,7 +414,8 @@ static void agent_push_due(void *context)
 	timer_arm(&g->agent->loop, &g->agent_push, boot_now() + AGENT_PUSH_S * SEC_NS);
 }
 
-static int bind_udp(const struct config *c)
+/* mgmt binds the address itself (libcoap adopts no socket). That it can be had is tried here, at start, where a person sees it. */
+static int try_address(const struct config *c)
 {
 	struct sockaddr_in in = { .sin_family = AF_INET, .sin_port = htons(c->coap_port) };
 	struct sockaddr_in6 in6 = { .sin6_family = AF_INET6, .sin6_port = htons(c->coap_port) };
@@ -426,8 +425,10 @@ static int bind_udp(const struct config *c)
 	if (!four && inet_pton(AF_INET6, c->coap_address, &in6.sin6_addr) != 1)
 		return ERR_CONFIG;
 	fd = socket(four ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd >= 0 && bind(fd, four ? (struct sockaddr *)&in : (struct sockaddr *)&in6, four ? sizeof in : sizeof in6) == 0)
-		return fd;
+	if (fd >= 0 && bind(fd, four ? (struct sockaddr *)&in : (struct sockaddr *)&in6, four ? sizeof in : sizeof in6) == 0) {
+		close(fd);
+		return 0;
+	}
 	log_error("coap: cannot listen at %s port %u: %s; free the address, or set another in [agent]", c->coap_address, c->coap_port,
 	          strerror(errno));
 	if (fd >= 0)
@@ -437,18 +438,15 @@ static int bind_udp(const struct config *c)
 
 int manage_start(struct agent *a)
 {
-	struct management *g = calloc(1, sizeof *g);
+	struct management *g;
+	int r = try_address(&a->config);
 
+	if (r != 0)
+		return r;
+	g = calloc(1, sizeof *g);
 	if (g == NULL)
 		return ERR_NOMEM;
 	g->agent = a;
-	g->udp_fd = bind_udp(&a->config);
-	if (g->udp_fd < 0) {
-		int r = g->udp_fd;
-
-		free(g);
-		return r;
-	}
 	g->child.loop = &a->loop;
 	g->child.events = &mgmt_events;
 	g->child.owner = g;
@@ -472,6 +470,5 @@ void manage_stop(struct agent *a)
 	timer_disarm(&a->loop, &g->durable_wait);
 	timer_disarm(&a->loop, &g->agent_push);
 	child_kill_and_reap(&g->child);
-	close(g->udp_fd);
 	free(g);
 }

@@ -12,7 +12,7 @@
 struct agent;
 struct volume;
 
-/* Binds the UDP socket and starts mgmt, which is started again whenever it ends. 0 or ERR_* (the address is taken: logged). */
+/* Starts mgmt, which is started again whenever it ends. 0 or ERR_* (the address is taken: logged). */
 int manage_start(struct agent *a);
 void manage_stop(struct agent *a);
 

@@ -88,7 +88,7 @@ static void on_hello(void *owner, struct child *c)
 	strcpy(m.body.hsm_open.module, k->module);
 	strcpy(m.body.hsm_open.init_args, k->init_args);
 	strcpy(m.body.hsm_open.uri, k->uri);
-	m.body.hsm_open.login_allowed = kek_pin_begin(s->kek, &fd);
+	m.body.hsm_open.login_allowed = kek_pin_begin(s->kek, &fd, &m.body.hsm_open.pin_renewed);
 	s->pin_begun = m.body.hsm_open.login_allowed;
 	if (ask(s, &m, &fd, fd >= 0 ? 1 : 0, STAGE_OPENING) != 0)
 		child_kill(c, NULL);
