@@ -283,10 +283,12 @@ static uint64_t header_offset(struct rig *g, unsigned at)
 	return get_le64(bytes);
 }
 
+enum call_kind { CALL_WRITE, CALL_READ, CALL_FLUSH, CALL_DRAIN };
+
 struct call {
 	pthread_t thread;
 	struct rig *rig;
-	enum { CALL_WRITE, CALL_READ, CALL_FLUSH } what;
+	enum call_kind what;
 	uint64_t lba;
 	atomic_int result;
 	atomic_bool done;
@@ -303,14 +305,16 @@ static void *make_call(void *argument)
 		r = volume_write(c->rig->volume, data, sizeof data, c->lba * SECTOR_BYTES, false);
 	else if (c->what == CALL_READ)
 		r = volume_read(c->rig->volume, data, sizeof data, c->lba * SECTOR_BYTES);
-	else
+	else if (c->what == CALL_FLUSH)
 		r = volume_flush(c->rig->volume);
+	else
+		r = volume_lock_drain(c->rig->volume);
 	atomic_store(&c->result, r);
 	atomic_store(&c->done, true);
 	return NULL;
 }
 
-static void start(struct call *c, struct rig *g, int what, uint64_t lba)
+static void start(struct call *c, struct rig *g, enum call_kind what, uint64_t lba)
 {
 	memset(c, 0, sizeof *c);
 	c->rig = g;
@@ -332,7 +336,7 @@ static void a_hung_write_does_not_delay_the_wipe(void **state)
 {
 	struct rig rig;
 	struct hang hang;
-	struct call writer, other, reader, flusher;
+	struct call writer, other, reader, flusher, drainer;
 	uint64_t cut, wiped, before, data;
 
 	(void)state;
@@ -360,10 +364,14 @@ static void a_hung_write_does_not_delay_the_wipe(void **state)
 	assert_int_equal(flusher.result, ERR_REVOKED);
 	assert_false(atomic_load(&writer.done));
 	everything_is_refused(rig.volume);
+	start(&drainer, &rig, CALL_DRAIN, 0);
+	usleep(20000);
+	assert_false(atomic_load(&drainer.done));
 
 	sem_post(&hang.go_on);
 	pthread_join(writer.thread, NULL);
-	assert_int_equal(volume_lock_drain(rig.volume), 0);
+	pthread_join(drainer.thread, NULL);
+	assert_int_equal(drainer.result, 0);
 	rig_kill(&rig);
 	rig_must_open(&rig);
 	expect_sector(&rig, 5, 7);
@@ -377,7 +385,7 @@ static void a_lock_during_a_checkpoint_keeps_both(void **state)
 {
 	struct rig rig;
 	struct hang hang;
-	struct call flusher, writer;
+	struct call flusher, writer, drainer;
 	uint64_t cut, wiped, nodes, data;
 
 	(void)state;
@@ -394,10 +402,14 @@ static void a_lock_during_a_checkpoint_keeps_both(void **state)
 	assert_int_equal(writer.result, 0);
 	volume_lock_keys(rig.volume, &cut, &wiped);
 	assert_true(all_zero(keyring_memory(rig.keys)));
+	start(&drainer, &rig, CALL_DRAIN, 0);
+	usleep(20000);
+	assert_false(atomic_load(&drainer.done));
 	sem_post(&hang.go_on);
 	pthread_join(flusher.thread, NULL);
 	assert_int_equal(flusher.result, 0);
-	assert_int_equal(volume_lock_drain(rig.volume), 0);
+	pthread_join(drainer.thread, NULL);
+	assert_int_equal(drainer.result, 0);
 	rig_kill(&rig);
 	rig_must_open(&rig);
 	expect_sector(&rig, 5, 7);
