@@ -300,6 +300,31 @@ static bool check_pin_file(struct reader *r, const char *path)
 	return true;
 }
 
+/* RFC 7512's path attributes. One that is unknown would be ignored by some modules' tools and match any token. */
+static bool known_attribute(const char *text)
+{
+	static const char *const names[] = { "token", "manufacturer", "serial", "model", "library-manufacturer", "library-version",
+		                             "library-description", "object", "type", "id", "slot-manufacturer", "slot-description",
+		                             "slot-id", NULL };
+	size_t length = strcspn(text, "=");
+
+	for (unsigned i = 0; names[i] != NULL; i++)
+		if (text[length] == '=' && strlen(names[i]) == length && strncmp(text, names[i], length) == 0)
+			return true;
+	return false;
+}
+
+static bool check_attributes(struct reader *r, const char *key, const char *path)
+{
+	char copy[URI_MAX_BYTES], *save = NULL;
+
+	snprintf(copy, sizeof copy, "%s", path);
+	for (char *a = strtok_r(copy, ";", &save); a != NULL; a = strtok_r(NULL, ";", &save))
+		if (!known_attribute(a))
+			return wrong(r, "%s: unknown attribute %.60s; RFC 7512 has token, object, id, serial, ...", key, a);
+	return true;
+}
+
 /* Takes pin-source out of the query: the supervisor opens the file, the hsm gets a descriptor. */
 static bool k_uri(struct reader *r, const char *key, const char *v)
 {
@@ -313,9 +338,14 @@ static bool k_uri(struct reader *r, const char *key, const char *v)
 	query = strchr(copy, '?');
 	if (query != NULL)
 		*query++ = '\0';
+	if (!check_attributes(r, key, copy + 7))
+		return false;
 	for (char *q = query != NULL ? strtok_r(query, "&", &save) : NULL; q != NULL; q = strtok_r(NULL, "&", &save)) {
 		if (strncmp(q, "pin-value", 9) == 0)
-			return wrong(r, "a PIN does not stand in a URI; write it to a file and name that: pin-source=file:/path");
+			return wrong(r, "%s: pin-value: a PIN does not stand in a URI; write it to a file and name that: "
+			                "pin-source=file:/path", key);
+		if (strncmp(q, source, sizeof source - 1) != 0 && strncmp(q, "module-", 7) != 0)
+			return wrong(r, "%s: unknown attribute %.60s after the ?; RFC 7512 has pin-source, module-name, module-path", key, q);
 		if (strncmp(q, source, sizeof source - 1) != 0) {
 			snprintf(kept + strlen(kept), sizeof kept - strlen(kept), "%c%s", kept[0] ? '&' : '?', q);
 			continue;
@@ -326,7 +356,7 @@ static bool k_uri(struct reader *r, const char *key, const char *v)
 		if (strncmp(q, "//", 2) == 0)
 			q += 2;
 		if (path[0] != '\0' || !percent_decode(q, strlen(q), path, sizeof path) || path[0] != '/')
-			return wrong(r, "pin-source is not one file:/absolute/path; write it so");
+			return wrong(r, "%s: pin-source is not one file:/absolute/path; write it so", key);
 	}
 	if (strlen(copy) + strlen(kept) >= sizeof r->kek->uri)
 		return wrong(r, "%s is too long", key);
