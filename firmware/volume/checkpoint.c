@@ -85,6 +85,28 @@ static int write_nodes(struct volume *v, struct batch *b)
 	return 0;
 }
 
+/* Whoever opened this volume behind our back has written a root with our next number, or a later one, where ours is to go. The
+ * block is not authenticated here (there may be no key): a forger can stop us, which he could anyway. */
+static bool root_place_is_ours(struct volume *v, uint64_t seq)
+{
+	_Alignas(SECTOR_BYTES) uint8_t block[SECTOR_BYTES];
+	const struct geometry *g = &v->header.geometry;
+	struct root there;
+
+	if (v->dev->ops->read(v->dev, block, sizeof block, g->root_off[0] + seq % ROOT_RING * SECTOR_BYTES) < 0)
+		return true;
+	return !root_decode_clear(&there, block, v->header.uuid) || there.seq < seq;
+}
+
+static int write_root(struct volume *v, struct batch *b, uint64_t seq)
+{
+	if (!root_place_is_ours(v, seq)) {
+		log_error("volume: another process or host has opened this volume too: stop that one");
+		return ERR_BUSY;
+	}
+	return root_write(v->dev, &v->header.geometry, seq, b->root);
+}
+
 /* `seq` is the root's in this batch. */
 static int write_batch(struct volume *v, struct batch *b, uint64_t seq)
 {
@@ -96,7 +118,7 @@ static int write_batch(struct volume *v, struct batch *b, uint64_t seq)
 			r = v->dev->ops->flush(v->dev);
 	}
 	if (r == 0 && b->has_root)
-		r = root_write(v->dev, &v->header.geometry, seq, b->root);
+		r = write_root(v, b, seq);
 	if (r < 0)
 		log_error("volume: writing the tree failed: %s; nothing more is acknowledged until the volume is opened again",
 		          error_text(r));

@@ -861,6 +861,9 @@ static int begin_session(struct volume *v, char *why, size_t why_size)
 	uint64_t unused;
 	int r;
 
+	if (v->dev->is_device && v->dev->atomic_bytes != 0 && v->dev->atomic_bytes < SECTOR_BYTES)
+		log_warning("volume: the device writes %u bytes at once, not 4096: a power cut can make the sector in flight unreadable",
+		            v->dev->atomic_bytes);
 	if (!v->root.clean)
 		log_notice("volume: it was not closed; its last checkpoint is what counts");
 	if (v->read_only)

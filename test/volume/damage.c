@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "rig.h"
+#include "volume/layout.h"
 
 #include "base/bytes.h"
 #include "base/error.h"
@@ -49,7 +50,9 @@ static void write_sector(struct rig *g, uint64_t lba, uint32_t version)
 /* Three levels: sectors 0 .. WRITTEN-1 and one far away. */
 static void make(struct rig *g)
 {
-	rig_make(g, SECTORS * (uint64_t)SECTOR_BYTES);
+	rig_format(g, SECTORS * (uint64_t)SECTOR_BYTES);
+	g->options.dirty_nodes_max = 64; /* thousands of opens: small batches */
+	rig_must_open(g);
 	for (uint64_t lba = 0; lba < WRITTEN; lba++)
 		write_sector(g, lba, 1);
 	write_sector(g, FAR, 1);
@@ -415,6 +418,62 @@ static void both_headers_damaged_is_refused(void **state)
 	rig_free(&g);
 }
 
+/* Takes header A, changes its label and sequence number, and puts it in both places: with a MAC of its own key, or the old one. */
+static void forge_headers(struct rig *g, bool with_key)
+{
+	uint8_t *bytes = malloc(65536), mac[32], kcv[KCV_BYTES];
+	struct place p = find_places(g->dev);
+	struct keyring *k = rig_ring(g->payload, g->uuid, 1, kcv);
+
+	block_memory_peek(g->dev, bytes, 65536, 0);
+	memcpy(mac, bytes + 0xFC0, sizeof mac);
+	bytes[0x20]++;
+	bytes[0x120] = 'X';
+	memset(bytes + 0xFC0, 0, 64);
+	if (with_key)
+		assert_int_equal(keyring_header_mac(k, mac, 1, bytes, 65536), 0);
+	header_finish(bytes, mac);
+	block_memory_poke(g->dev, bytes, 65536, p.header[0]);
+	if (!with_key)
+		block_memory_poke(g->dev, bytes, 65536, p.header[1]);
+	keyring_destroy(k);
+	free(bytes);
+}
+
+static void a_header_altered_with_its_checksum_put_right_is_refused(void **state)
+{
+	struct volume_header_info info;
+	struct rig g;
+
+	(void)state;
+	make(&g);
+	forge_headers(&g, false);
+	assert_int_equal(volume_read_header(g.dev, &info, g.why, sizeof g.why), 0);
+	assert_int_equal(rig_open(&g), ERR_CORRUPT);
+	assert_non_null(strstr(g.why, "MAC"));
+	rig_free(&g);
+}
+
+/* Authentic, newer by its number, and not the one that the root names: as one that was made and never put into force. */
+static void an_authentic_header_that_the_root_does_not_name_gives_way(void **state)
+{
+	struct volume_header_info info;
+	struct rig g;
+
+	(void)state;
+	make(&g);
+	forge_headers(&g, true);
+	assert_int_equal(volume_read_header(g.dev, &info, g.why, sizeof g.why), 0);
+	assert_string_equal(info.label, "Xig");
+	rig_must_open(&g);
+	assert_int_equal(read_sector(&g, 50, 1), 0);
+	rig_close(&g);
+	assert_int_equal(volume_read_header(g.dev, &info, g.why, sizeof g.why), 0);
+	assert_string_equal(info.label, "rig");
+	assert_string_equal(g.why, "both headers good");
+	rig_free(&g);
+}
+
 /* A volume of another key put in this one's place, uuid and all. */
 static void another_keys_volume_is_foreign(void **state)
 {
@@ -465,6 +524,8 @@ int main(void)
 		cmocka_unit_test(no_root_is_refused),
 		cmocka_unit_test(any_flipped_bit_of_a_header_is_mended_from_the_other),
 		cmocka_unit_test(both_headers_damaged_is_refused),
+		cmocka_unit_test(a_header_altered_with_its_checksum_put_right_is_refused),
+		cmocka_unit_test(an_authentic_header_that_the_root_does_not_name_gives_way),
 		cmocka_unit_test(another_keys_volume_is_foreign),
 		cmocka_unit_test(nothing_readable_is_on_the_medium),
 	};

@@ -324,6 +324,26 @@ static void a_failed_second_root_loses_nothing(void **state)
 	rig_free(&s.rig);
 }
 
+/* Two processes on one medium, which the lock of the real device prevents: the one that comes late stops, and says so. */
+static void a_second_writer_is_noticed_before_the_root_is_written(void **state)
+{
+	struct scene s;
+	struct rig other;
+
+	(void)state;
+	set_scene(&s);
+	write_one(&s, 0, 1);
+	flush(&s);
+	other = s.rig;
+	rig_must_open(&other);
+	write_one(&s, 1, 1);
+	assert_int_equal(volume_flush(s.rig.volume), ERR_BUSY);
+	nothing_is_acknowledged_any_more(&s);
+	assert_int_equal(volume_close(s.rig.volume), ERR_FAILSTOP);
+	keyring_destroy(s.rig.keys);
+	rig_free(&other);
+}
+
 /* --- opening and formatting --------------------------------------------------------------------------------------------------- */
 
 static void fail_open(enum memory_call call, unsigned long n, bool *hit)
@@ -370,6 +390,7 @@ int main(void)
 		cmocka_unit_test(a_failed_flush_ends_acknowledgement),
 		cmocka_unit_test(a_failed_node_or_root_write_ends_acknowledgement),
 		cmocka_unit_test(a_failed_second_root_loses_nothing),
+		cmocka_unit_test(a_second_writer_is_noticed_before_the_root_is_written),
 		cmocka_unit_test(an_open_that_fails_can_be_repeated),
 	};
 

@@ -238,6 +238,60 @@ static void a_busy_ring_is_right_until_it_is_wiped_and_then_empty(void **state)
 	keyring_destroy(k);
 }
 
+/* --- a wipe in the middle of a long run ---------------------------------------------------------------------------------------- */
+
+struct long_run {
+	pthread_t thread;
+	struct keyring *keys;
+	struct aead_item items[AEAD_RUN_MAX];
+	uint8_t in[4096], out[AEAD_RUN_MAX][4096], tags[AEAD_RUN_MAX][AEAD_TAG_BYTES];
+	uint8_t expected[AEAD_TAG_BYTES];
+	atomic_bool going;
+	unsigned long wrong;
+};
+
+static int seal_long(struct long_run *l)
+{
+	uint8_t salt[12] = { 3 };
+
+	for (size_t i = 0; i < AEAD_RUN_MAX; i++)
+		l->items[i] = (struct aead_item){ .in = l->in, .out = l->out[i], .tag = l->tags[i], .size = sizeof l->in };
+	return keyring_seal(l->keys, KEY_DATA, 1, salt, l->items, AEAD_RUN_MAX);
+}
+
+static void *seal_until_refused(void *argument)
+{
+	struct long_run *l = argument;
+
+	while (seal_long(l) == 0) {
+		atomic_store(&l->going, true);
+		for (size_t i = 0; i < AEAD_RUN_MAX; i++)
+			l->wrong += memcmp(l->tags[i], l->expected, AEAD_TAG_BYTES) != 0;
+	}
+	return NULL;
+}
+
+static void a_wipe_waits_for_the_run_under_way(void **state)
+{
+	static struct long_run l;
+
+	(void)state;
+	for (unsigned round = 0; round < 30; round++) {
+		l.keys = ring();
+		l.going = false;
+		assert_int_equal(seal_long(&l), 0);
+		memcpy(l.expected, l.tags[0], AEAD_TAG_BYTES);
+		pthread_create(&l.thread, NULL, seal_until_refused, &l);
+		while (!atomic_load(&l.going))
+			usleep(50);
+		usleep(200 + round * 13);
+		keyring_wipe(l.keys);
+		pthread_join(l.thread, NULL);
+		assert_int_equal(l.wrong, 0);
+		keyring_destroy(l.keys);
+	}
+}
+
 static void a_run_is_at_most_64(void **state)
 {
 	static struct aead_item items[AEAD_RUN_MAX + 1];
@@ -256,6 +310,7 @@ int main(void)
 		cmocka_unit_test(without_deadlines_there_is_no_lease),
 		cmocka_unit_test(shut_admits_the_privileged_thread_only_and_wiped_nobody),
 		cmocka_unit_test(a_busy_ring_is_right_until_it_is_wiped_and_then_empty),
+		cmocka_unit_test(a_wipe_waits_for_the_run_under_way),
 		cmocka_unit_test(a_payload_of_another_volume_is_foreign),
 		cmocka_unit_test(known_answers),
 		cmocka_unit_test(domains_generations_and_salts_are_apart),

@@ -250,6 +250,7 @@ static void a_drain_before_a_lock_is_refused(void **state)
 
 struct hang {
 	sem_t reached, go_on;
+	enum memory_call call;
 	uint64_t from, to;
 	atomic_bool armed;
 };
@@ -258,14 +259,15 @@ static void hang_here(void *context, enum memory_call call, uint64_t at, uint64_
 {
 	struct hang *h = context;
 
-	if (call != MEMORY_WRITE || at >= h->to || h->from >= at + size || !atomic_exchange(&h->armed, false))
+	if (call != h->call || at >= h->to || h->from >= at + size || !atomic_exchange(&h->armed, false))
 		return;
 	sem_post(&h->reached);
 	sem_wait(&h->go_on);
 }
 
-static void hang_arm(struct hang *h, struct rig *g, uint64_t from, uint64_t to)
+static void hang_arm(struct hang *h, struct rig *g, enum memory_call call, uint64_t from, uint64_t to)
 {
+	h->call = call;
 	sem_init(&h->reached, 0, 0);
 	sem_init(&h->go_on, 0, 0);
 	h->from = from;
@@ -342,7 +344,7 @@ static void a_hung_write_does_not_delay_the_wipe(void **state)
 	(void)state;
 	rig_make(&rig, 1000 * SECTOR_BYTES);
 	data = header_offset(&rig, 0x58);
-	hang_arm(&hang, &rig, data + 300 * SECTOR_BYTES, data + 301 * SECTOR_BYTES);
+	hang_arm(&hang, &rig, MEMORY_WRITE, data + 300 * SECTOR_BYTES, data + 301 * SECTOR_BYTES);
 	start(&other, &rig, CALL_WRITE, 5);
 	pthread_join(other.thread, NULL);
 	assert_int_equal(other.result, 0);
@@ -394,7 +396,7 @@ static void a_lock_during_a_checkpoint_keeps_both(void **state)
 	nodes = header_offset(&rig, 0x90);
 	start(&writer, &rig, CALL_WRITE, 5);
 	pthread_join(writer.thread, NULL);
-	hang_arm(&hang, &rig, nodes, data);
+	hang_arm(&hang, &rig, MEMORY_WRITE, nodes, data);
 	start(&flusher, &rig, CALL_FLUSH, 0);
 	sem_wait(&hang.reached);
 	start(&writer, &rig, CALL_WRITE, 6);
@@ -431,7 +433,7 @@ static void a_write_lost_after_the_lock_is_reported(void **state)
 	data = header_offset(&rig, 0x58);
 	start(&writer, &rig, CALL_WRITE, 5);
 	pthread_join(writer.thread, NULL);
-	hang_arm(&hang, &rig, data, data + 1000 * SECTOR_BYTES);
+	hang_arm(&hang, &rig, MEMORY_WRITE, data, data + 1000 * SECTOR_BYTES);
 	block_memory_fail(rig.dev, (struct memory_fault){ .call = MEMORY_WRITE, .nth = 1, .times = 1000, .error = ERR_IO,
 							  .from = data + 6 * SECTOR_BYTES, .to = data + 7 * SECTOR_BYTES });
 	start(&writer, &rig, CALL_WRITE, 6);
@@ -481,6 +483,88 @@ static void a_passed_deadline_stops_writes_and_the_lock_still_saves(void **state
 	rig_free(&rig);
 }
 
+/* Reads enough leaves to drive any other out of the smallest cache. */
+static void push_out(struct rig *g, uint64_t from)
+{
+	uint8_t data[SECTOR_BYTES];
+
+	for (uint64_t leaf = 0; leaf < 300; leaf++)
+		assert_int_equal(volume_read(g->volume, data, sizeof data, (from + leaf * 100) * SECTOR_BYTES), 0);
+}
+
+static void make_many_leaves(struct rig *g)
+{
+	uint8_t data[SECTOR_BYTES];
+
+	rig_format(g, 60000 * (uint64_t)SECTOR_BYTES);
+	g->options.cache_nodes = 64;
+	g->options.dirty_nodes_max = 64;
+	rig_must_open(g);
+	for (uint64_t lba = 0; lba < 60000; lba += 100) {
+		fill(data, lba, 7);
+		assert_int_equal(volume_write(g->volume, data, sizeof data, lba * SECTOR_BYTES, false), 0);
+	}
+	rig_close(g);
+	rig_must_open(g);
+}
+
+/* A leaf is being loaded; meanwhile others load, change, write and evict it. What the load brings is neither used nor a bad tag. */
+static void a_load_that_was_overtaken_is_thrown_away(void **state)
+{
+	struct rig rig;
+	struct hang hang;
+	struct call reader, writer;
+	struct volume_stats stats;
+	uint64_t leaf;
+
+	(void)state;
+	make_many_leaves(&rig);
+	leaf = header_offset(&rig, 0x90);
+	hang_arm(&hang, &rig, MEMORY_READ, leaf, leaf + SECTOR_BYTES);
+	start(&reader, &rig, CALL_READ, 0);
+	sem_wait(&hang.reached);
+	start(&writer, &rig, CALL_WRITE, 5);
+	pthread_join(writer.thread, NULL);
+	assert_int_equal(writer.result, 0);
+	assert_int_equal(volume_flush(rig.volume), 0);
+	push_out(&rig, 1000);
+	sem_post(&hang.go_on);
+	pthread_join(reader.thread, NULL);
+	assert_int_equal(reader.result, 0);
+	volume_stats(rig.volume, &stats);
+	assert_int_equal(stats.bad_tags, 0);
+	expect_sector(&rig, 0, 7);
+	expect_sector(&rig, 5, 7);
+	rig_close(&rig);
+	rig_free(&rig);
+}
+
+/* A sealed node that is not on the device yet is not to be had from there. */
+static void a_node_on_its_way_to_the_device_stays_in_memory(void **state)
+{
+	struct rig rig;
+	struct hang hang;
+	struct call flusher, writer;
+	uint64_t leaf;
+
+	(void)state;
+	make_many_leaves(&rig);
+	leaf = header_offset(&rig, 0x90);
+	start(&writer, &rig, CALL_WRITE, 5);
+	pthread_join(writer.thread, NULL);
+	hang_arm(&hang, &rig, MEMORY_WRITE, leaf, leaf + SECTOR_BYTES);
+	start(&flusher, &rig, CALL_FLUSH, 0);
+	sem_wait(&hang.reached);
+	push_out(&rig, 1000);
+	expect_sector(&rig, 5, 7);
+	expect_sector(&rig, 0, 7);
+	sem_post(&hang.go_on);
+	pthread_join(flusher.thread, NULL);
+	assert_int_equal(flusher.result, 0);
+	rig_close(&rig);
+	rig_free(&rig);
+}
+
 /* As many dirty nodes as there may be: the lock's work is bounded, and this is the bound. */
 static void the_largest_lock(void **state)
 {
@@ -522,6 +606,8 @@ int main(void)
 		cmocka_unit_test(a_write_lost_after_the_lock_is_reported),
 		cmocka_unit_test(a_passed_deadline_stops_writes_and_the_lock_still_saves),
 		cmocka_unit_test(a_drain_before_a_lock_is_refused),
+		cmocka_unit_test(a_load_that_was_overtaken_is_thrown_away),
+		cmocka_unit_test(a_node_on_its_way_to_the_device_stays_in_memory),
 		cmocka_unit_test(the_largest_lock),
 	};
 
