@@ -32,11 +32,9 @@ enum {
 	STATS_MS = 1000,
 	CLIENTS_GONE_MS = 50,
 	EXIT_BROKEN_PROTOCOL = 70,
+	EXIT_FAULT = 71,
 };
 #define HEARTBEAT_NS 2000000000u    /* what any message of the supervisor is worth */
-
-/* Values of enum gate_cause (revocation.h): this room does not see that header, test_control.c compares. */
-enum { CAUSE_IS_UNREACHABLE = 9, CAUSE_IS_SUPERVISOR_LOST = 15, CAUSE_IS_DETACHED = 17 };
 
 enum phase {
 	PHASE_BARE,      /* nothing attached */
@@ -63,17 +61,22 @@ struct control {
 	uint32_t generation;
 	struct opener opener;
 	_Atomic(struct volume *) volume;
-	atomic_uint clients;
+	atomic_uint clients, stuck_clients;
 	atomic_bool closing;
+	atomic_int fault;                 /* of enum fault */
+	pthread_t thread;
 	uint64_t next_stats_ms, bad_tags_told;
 	bool failstop_told;
 };
+
+enum fault { FAULT_NONE, FAULT_ORDERLY, FAULT_UNKNOWN };
 
 /* Why and how the gate falls. */
 struct fall {
 	uint8_t cause;
 	bool self;            /* our own deadline, not an order */
 	bool silent;          /* there is nobody to tell */
+	bool no_drain;        /* what is in memory is not to be trusted */
 	uint32_t generation;
 	uint64_t nonce;
 	int exit_code;
@@ -194,11 +197,16 @@ static void tell_drained(struct control *c, const struct fall *f, int error)
 	tell(c, &m);
 }
 
+static unsigned live_clients(const struct control *c)
+{
+	return atomic_load(&c->clients) - atomic_load(&c->stuck_clients);
+}
+
 static void wait_for_clients_gone(struct control *c)
 {
 	const struct timespec step = { .tv_nsec = 1000000 };
 
-	for (int ms = 0; ms < CLIENTS_GONE_MS && atomic_load(&c->clients) > 0; ms++)
+	for (int ms = 0; ms < CLIENTS_GONE_MS && live_clients(c) > 0; ms++)
 		nanosleep(&step, NULL);
 }
 
@@ -223,7 +231,7 @@ _Noreturn static void lock(struct control *c, const struct fall *f)
 	told = f->silent || tell_wiped(c, f, cut_ns, wiped_ns);
 	atomic_store(&c->closing, true);
 	plaintext_cut_clients();
-	error = drain(c);
+	error = f->no_drain ? ERR_FAILSTOP : drain(c);
 	if (!told)
 		tell_wiped(c, f, cut_ns, wiped_ns);
 	if (!f->silent)
@@ -286,7 +294,7 @@ static void check_deadlines(struct control *c)
 	heartbeat = c->heartbeat_ns <= c->proof_ns;
 	log_error("volume %s: %s: locking", c->attach.name,
 	          heartbeat ? "the supervisor has been silent for too long" : "the last good proof is too old");
-	lock(c, &(struct fall){ .cause = heartbeat ? CAUSE_IS_SUPERVISOR_LOST : CAUSE_IS_UNREACHABLE,
+	lock(c, &(struct fall){ .cause = heartbeat ? LOCK_CAUSE_SUPERVISOR_LOST : LOCK_CAUSE_UNREACHABLE,
 	                        .self = true,
 	                        .generation = c->generation });
 }
@@ -516,7 +524,7 @@ static void send_stats(struct control *c, const struct volume_stats *s)
 		.written_bytes = s->written_bytes,
 		.bad_tags = s->bad_tags,
 		.dirty_nodes = s->dirty_nodes,
-		.connections = atomic_load(&c->clients),
+		.connections = live_clients(c),
 		.failstop = s->failstop,
 	};
 	channel_send(&c->supervisor, &m, NULL, 0);
@@ -535,6 +543,19 @@ static void tick(struct control *c)
 	raise_alarms(c, &s);
 }
 
+static void check_fault(struct control *c)
+{
+	int fault = atomic_load(&c->fault);
+
+	if (fault == FAULT_NONE)
+		return;
+	log_error("volume %s: a thread of the block server failed: locking", c->attach.name);
+	lock(c, &(struct fall){ .cause = LOCK_CAUSE_ENGINE,
+	                        .self = true,
+	                        .no_drain = fault != FAULT_ORDERLY,
+	                        .generation = c->generation });
+}
+
 /* The first alarm of its kind does not wait for the tick. */
 static void on_wake(struct control *c)
 {
@@ -543,6 +564,7 @@ static void on_wake(struct control *c)
 
 	if (read(c->wake_fd, &count, sizeof count) < 0)
 		return;
+	check_fault(c);
 	if (c->phase == PHASE_OPENING && atomic_load(&c->opener.done)) {
 		on_opened(c);
 		return;
@@ -571,7 +593,7 @@ static void on_lock(struct control *c, const struct message *m, const int *fds)
 static void on_detach(struct control *c, const struct message *m, const int *fds)
 {
 	(void)fds;
-	lock(c, &(struct fall){ .cause = CAUSE_IS_DETACHED, .generation = c->generation, .nonce = m->nonce });
+	lock(c, &(struct fall){ .cause = LOCK_CAUSE_DETACHED, .generation = c->generation, .nonce = m->nonce });
 }
 
 enum {
@@ -702,12 +724,7 @@ failed: /* the process ends: its descriptors with it */
 
 int control_start(struct control *c)
 {
-	pthread_t thread;
-
-	if (pthread_create(&thread, NULL, control_main, c) != 0)
-		return ERR_NOMEM;
-	pthread_detach(thread);
-	return 0;
+	return pthread_create(&c->thread, NULL, control_main, c) == 0 ? 0 : ERR_NOMEM;
 }
 
 void control_wait_ready(struct control *c)
@@ -737,6 +754,22 @@ void control_noticed(struct control *c, int error)
 
 	if ((error == ERR_CORRUPT || error == ERR_FAILSTOP || error == ERR_IO) && write(c->wake_fd, &one, sizeof one) < 0)
 		return; /* the counter is full: it is raised */
+}
+
+void control_fault(struct control *c, bool orderly)
+{
+	uint64_t one = 1;
+
+	if (pthread_equal(pthread_self(), c->thread))
+		_exit(EXIT_FAULT);
+	atomic_store(&c->fault, orderly ? FAULT_ORDERLY : FAULT_UNKNOWN);
+	if (write(c->wake_fd, &one, sizeof one) < 0)
+		return; /* the counter is full: it is raised */
+}
+
+unsigned control_client_stuck(struct control *c)
+{
+	return atomic_fetch_add(&c->stuck_clients, 1) + 1;
 }
 
 bool control_client_came(struct control *c)

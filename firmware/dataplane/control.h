@@ -11,6 +11,9 @@
 struct control;
 struct volume;
 
+/* Values of enum gate_cause, for locks that nobody ordered with a cause. This room does not see revocation.h: a test compares. */
+enum { LOCK_CAUSE_UNREACHABLE = 8, LOCK_CAUSE_SUPERVISOR_LOST = 15, LOCK_CAUSE_ENGINE = 16, LOCK_CAUSE_DETACHED = 17 };
+
 /* True if fd is one end of a SOCK_SEQPACKET pair, as the agent hands it out. */
 bool control_fd_good(int fd);
 
@@ -33,6 +36,13 @@ struct volume *control_volume(struct control *c);
 
 /* An operation ended with this error: the control thread looks whether there is something to tell. Any thread. */
 void control_noticed(struct control *c, int error);
+
+/* A thread of this process has failed and stands still: lock, and end. `orderly`: memory can be trusted, so what is acknowledged is
+ * written. Any thread, from a signal handler; on the control thread itself it ends the process at once. */
+void control_fault(struct control *c, bool orderly);
+
+/* A client's connection stands still until the process ends. Returns how many do by now. Any thread, from a signal handler. */
+unsigned control_client_stuck(struct control *c);
 
 /* A client came or went. False: the gate is falling, nobody may come. Any thread. */
 bool control_client_came(struct control *c);

@@ -18,6 +18,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "control.h"
+#include "fault.h"
 #include "hal/sandbox.h"
 #include "ipc/message.h"
 #include "plaintext.h"
@@ -101,6 +102,7 @@ static int plugin_after_fork(void)
 		return -1;
 	if (sandbox_enter(SANDBOX_DATAPLANE) != 0)
 		fatal("the sandbox could not be entered");
+	fault_watch(serving.control);
 	if (control_start(serving.control) != 0)
 		return -1;
 	control_wait_ready(serving.control);

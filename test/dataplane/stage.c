@@ -30,6 +30,14 @@ enum { LISTEN_FD = 3, SERVER_CHANNEL_FD = 4, CREATOR_CHANNEL_FD = 3, PAD = 0x5a 
 
 const char *stage_bin;
 
+static void show_log(struct stage *s)
+{
+	char *log = stage_log(s);
+
+	print_error("the child's log:\n%s\n", log);
+	free(log);
+}
+
 void stage_make(struct stage *s)
 {
 	memset(s, 0, sizeof *s);
@@ -48,6 +56,8 @@ void stage_make(struct stage *s)
 void stage_end(struct stage *s)
 {
 	stage_kill(s);
+	if (getenv("FALLGATE_TEST_LOG") != NULL)
+		show_log(s);
 	channel_close(&s->hsm);
 	unlink(s->backing);
 	unlink(s->socket);
@@ -249,13 +259,9 @@ bool stage_next_is(struct stage *s, enum message_type wanted, struct message *m,
 
 void stage_next(struct stage *s, enum message_type wanted, struct message *m, int ms)
 {
-	char *log;
-
 	if (stage_next_is(s, wanted, m, ms))
 		return;
-	log = stage_log(s);
-	print_error("the child's log:\n%s\n", log);
-	free(log);
+	show_log(s);
 	fail_msg("%s did not come; the last message was of type %u", message_row(wanted)->name, m->type);
 }
 

@@ -6,6 +6,7 @@
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -76,21 +77,22 @@ static long result_of(const registers *r)
 
 /* ---- stopping and letting go ---- */
 
-static bool wait_stopped(pid_t thread)
+/* The signal that it stopped with; 0: it did not stop, or is gone. */
+static int wait_stopped(pid_t thread)
 {
-	const struct timespec step = { .tv_nsec = 1000000 };
+	const struct timespec step = { .tv_nsec = 100000 };
 	int status;
 
-	for (int ms = 0; ms < STOP_WAIT_MS; ms++) {
+	for (int step_no = 0; step_no < STOP_WAIT_MS * 10; step_no++) {
 		pid_t r = waitpid(thread, &status, __WALL | WNOHANG);
 
 		if (r == thread)
-			return WIFSTOPPED(status);
+			return WIFSTOPPED(status) ? WSTOPSIG(status) : 0;
 		if (r < 0)
-			return false;
+			return 0;
 		nanosleep(&step, NULL);
 	}
-	return false;
+	return 0;
 }
 
 static bool known(const struct tracee *t, pid_t thread)
@@ -108,7 +110,7 @@ static int stop_thread(struct tracee *t, pid_t thread)
 		return -1;
 	if (ptrace(PTRACE_SEIZE, thread, 0, 0) != 0)
 		return errno == ESRCH ? 0 : -1;
-	if (ptrace(PTRACE_INTERRUPT, thread, 0, 0) != 0 || !wait_stopped(thread))
+	if (ptrace(PTRACE_INTERRUPT, thread, 0, 0) != 0 || wait_stopped(thread) == 0)
 		return errno == ESRCH ? 0 : -1;
 	t->threads[t->count++] = thread;
 	return 1;
@@ -250,9 +252,19 @@ static uint64_t find_gate(struct tracee *t)
 	return t->gate;
 }
 
-static bool run_to_stop(pid_t thread)
+/* Runs to the next edge of a system call. A process that a signal had stopped says so first, perhaps more than once. */
+static bool run_to_edge(pid_t thread)
 {
-	return ptrace(PTRACE_SYSCALL, thread, 0, 0) == 0 && wait_stopped(thread);
+	for (int tries = 0; tries < 8; tries++) {
+		int signal;
+
+		if (ptrace(PTRACE_SYSCALL, thread, 0, 0) != 0)
+			return false;
+		signal = wait_stopped(thread);
+		if (signal == 0 || signal == (SIGTRAP | 0x80))
+			return signal != 0;
+	}
+	return false;
 }
 
 /* The first thread does one call. Its result, or -ENOSYS if it could not be made to. */
@@ -268,7 +280,7 @@ static long call(struct tracee *t, long number, uint64_t a, uint64_t b, uint64_t
 	now = was;
 	set_call(&now, t->gate, number, (const uint64_t[6]){ a, b, c });
 	v.iov_base = &now;
-	if (ptrace(PTRACE_SETREGSET, thread, (void *)NT_PRSTATUS, &v) == 0 && run_to_stop(thread) && run_to_stop(thread) &&
+	if (ptrace(PTRACE_SETREGSET, thread, (void *)NT_PRSTATUS, &v) == 0 && run_to_edge(thread) && run_to_edge(thread) &&
 	    ptrace(PTRACE_GETREGSET, thread, (void *)NT_PRSTATUS, &v) == 0)
 		result = result_of(&now);
 	v = (struct iovec){ .iov_base = &was, .iov_len = sizeof was };
