@@ -25,7 +25,7 @@ enum {
 	CUT_UNLOCK = CUT | ACT_CANCEL_UNWRAP,
 	LATCH = ACT_WRITE_LATCH | TELL,
 	OPEN_UP = ACT_START_UNLOCK | TELL,
-	DOUBT = ACT_PROBE_FRESH | ACT_START_OUTAGE | TELL,
+	DOUBT = ACT_PROBE_FRESH | TELL,
 	BACK = ACT_STOP_OUTAGE | ACT_EXTEND_LEASE | TELL,
 	BREAK = ACT_CANCEL_UNWRAP | ACT_KILL_DATAPLANE | ACT_STOP_OUTAGE | ACT_RECORD_DEFECT | TELL,
 };
@@ -115,7 +115,7 @@ gate_table revocation_table = {
 		ROW(INTEGRITY_ALARM,     LOCKING, CUT | WRITE, SET, "the alarm stands: at once")
 		ROW(PROOF_GOOD,          AVAILABLE, LEASE, KEEP, "the lease is renewed")
 		ROW(PROOF_REFUSED,       LOCKING, CUT, SET, "a definite refusal locks at once")
-		ROW(PROOF_AMBIGUOUS,     SUSPECT, DOUBT, SET, "proves nothing: a fresh process settles it, the budget runs")
+		ROW(PROOF_AMBIGUOUS,     SUSPECT, DOUBT, SET, "proves nothing: a fresh process settles it")
 		ROW(FRESH_GOOD,          AVAILABLE, LEASE, KEEP, "the lease is renewed")
 		ROW(FRESH_REFUSED,       LOCKING, CUT, SET, "a definite refusal locks at once")
 		ROW(FRESH_AMBIGUOUS,     OUTAGE, BUDGET | TELL, SET, "a fresh process could not: the budget runs")
@@ -154,7 +154,7 @@ gate_table revocation_table = {
 		ROW(PROOF_AMBIGUOUS,     SUSPECT, ACT_NONE, KEEP, "being settled already")
 		ROW(FRESH_GOOD,          AVAILABLE, BACK, CLEAR, "a hiccup: the lease is renewed")
 		ROW(FRESH_REFUSED,       LOCKING, CUT_HELD, SET, "a definite refusal locks at once")
-		ROW(FRESH_AMBIGUOUS,     OUTAGE, BUDGET | TELL, SET, "a fresh process too: the budget runs on")
+		ROW(FRESH_AMBIGUOUS,     OUTAGE, BUDGET | TELL, SET, "a fresh process too: the budget runs")
 		ROW(DEK_LOADED,          FAULT, BREAK, DEFECT, "a second key for an open volume")
 		ROW(DEK_REFUSED,         LOCKING, CUT_HELD, SET, "a definite refusal locks at once")
 		ROW(UNLOCK_DEADLINE,     SUSPECT, ACT_NONE, KEEP, "the unlock is over: a late timer")

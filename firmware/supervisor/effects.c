@@ -92,6 +92,8 @@ static void probe_fresh(struct volume *v, const struct step_context *s)
 {
 	(void)s;
 	kek_probe_fresh(v->kek);
+	if (v->gate.state == GATE_SUSPECT && kek_config(v->kek)->outage_budget_ns == 0) /* strict: the first ambiguity locks */
+		volume_queue(v, EV_OUTAGE_OVER, CAUSE_NONE);
 }
 
 static void start_outage(struct volume *v, const struct step_context *s)

@@ -18,7 +18,7 @@
 #include "credentials.h"
 #include "volume.h"
 
-enum { PENDING_MAX = 32, DURABLE_WAIT_MS = 1000, RESTART_MAX_S = 5, AGENT_PUSH_S = 10 };
+enum { PENDING_MAX = 32, DURABLE_WAIT_MS = 1000, RESTART_MAX_S = 5, AGENT_PUSH_S = 10, STOP_TRIES = 50 };
 
 /* A revoke whose latches are on their way to the disk. */
 struct pending {
@@ -389,8 +389,8 @@ static const struct child_events mgmt_events = { on_hello, on_message, on_death 
 static void start_process(struct management *g)
 {
 	const struct config *c = &g->agent->config;
-	const char *arguments[] = { "fallgate-mgmt", NULL };
 	char program[PATH_MAX_BYTES + 32];
+	const char *arguments[] = { program, NULL };
 	struct child_plan plan = { .peer = PEER_MGMT, .program = program, .arguments = arguments, .fds = { -1 }, .fd_count = 1,
 		                   .user = c->user_mgmt };
 
@@ -469,6 +469,7 @@ void manage_stop(struct agent *a)
 	timer_disarm(&a->loop, &g->restart);
 	timer_disarm(&a->loop, &g->durable_wait);
 	timer_disarm(&a->loop, &g->agent_push);
-	child_kill_and_reap(&g->child);
+	for (int i = 0; i < STOP_TRIES && !child_kill_and_reap(&g->child); i++)
+		; /* so that its address is free when the agent is gone */
 	free(g);
 }

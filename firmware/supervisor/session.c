@@ -187,7 +187,7 @@ int session_start(struct session *s, const struct kek_record *pins, int dataplan
 {
 	const struct kek_config *k = kek_config(s->kek);
 	char program[PATH_MAX_BYTES + 32];
-	const char *arguments[] = { "fallgate-hsm", dataplane_fd >= 0 ? "--one-shot" : NULL, NULL };
+	const char *arguments[] = { program, dataplane_fd >= 0 ? "--one-shot" : NULL, NULL };
 	struct child_plan plan = { .peer = PEER_HSM, .program = program, .arguments = arguments, .fds = { -1, dataplane_fd },
 		                   .fd_count = dataplane_fd >= 0 ? 2 : 1, .user = s->agent->config.user_hsm };
 	int r;

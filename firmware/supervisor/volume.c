@@ -102,14 +102,19 @@ void volume_flush_queue(struct volume *v)
 
 void volume_feed(struct volume *v, enum gate_event event, enum gate_cause cause, const char *identity, const char *text)
 {
+	char before[TEXT_MAX_BYTES];
+
 	if (!v->stepping)
 		v->arrived_ns = boot_now();
 	if (identity != NULL)
 		snprintf(v->identity, sizeof v->identity, "%s", identity);
+	memcpy(before, v->text, sizeof before);
 	if (text != NULL)
 		log_printable(v->text, sizeof v->text, text);
 	volume_queue(v, event, cause);
 	volume_flush_queue(v);
+	if (strcmp(before, v->text) != 0)
+		manage_push_volume(v->agent, v); /* a step that changed nothing else pushes nothing */
 }
 
 void volume_proof(struct volume *v, bool fresh, const struct judgement *j)
@@ -230,7 +235,7 @@ static void start_process(struct volume *v)
 {
 	const struct config *c = &v->agent->config;
 	char plugin[PATH_MAX_BYTES + 32], name[NAME_MAX_BYTES + 8];
-	const char *arguments[] = { "nbdkit", "-f", "-t", "8", plugin, "fd=4", name, NULL };
+	const char *arguments[] = { c->nbdkit, "-f", "-t", "8", plugin, "fd=4", name, NULL };
 	struct child_plan plan = { .peer = PEER_DATAPLANE, .program = c->nbdkit, .arguments = arguments, .fd_count = 2,
 		                   .environment = { "GLIBC_TUNABLES=glibc.malloc.perturb=90" }, .socket_activation = true,
 		                   .block_signals = true, .locked_memory = true, .user = c->user_dataplane };
@@ -444,7 +449,9 @@ static void on_death(void *owner, struct child *c, int status)
 	struct volume *v = owner;
 	bool served = c->stage == STAGE_SERVING || c->stage == STAGE_LOCKING || c->stage == STAGE_WIPED;
 	bool waited_for = v->gate.state == GATE_LOCKING || v->gate.state == GATE_WIPE_UNCONFIRMED;
-	bool expected = v->gate.state == GATE_UNLOCKING && (c->stage == STAGE_WIPED || c->stage == STAGE_DRAINED);
+	/* in an unlock: the predecessor that still had to drain, or one that never got as far as a key */
+	bool expected = v->gate.state == GATE_UNLOCKING &&
+	                (c->stage == STAGE_WIPED || c->stage == STAGE_DRAINED || c->stage < STAGE_KEYLESS);
 
 	timer_disarm(&v->agent->loop, &v->wipe_deadline);
 	timer_disarm(&v->agent->loop, &v->reap_deadline);

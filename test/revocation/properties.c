@@ -192,8 +192,8 @@ static const char *p_ambiguity_is_settled_first(const struct visit *v)
 		return NULL;
 	if (v->step.next.state == GATE_AVAILABLE || !gate_state_serves(v->step.next.state))
 		return broken(v, "an ambiguity was not settled");
-	if (v->now.state == GATE_AVAILABLE && !did(v, ACT_START_OUTAGE))
-		return broken(v, "doubt without a running budget");
+	if (v->step.next.state == GATE_OUTAGE && v->now.state != GATE_OUTAGE && !did(v, ACT_START_OUTAGE))
+		return broken(v, "an outage without a running budget");
 	if (v->step.next.state == GATE_SUSPECT && v->now.state != GATE_SUSPECT && !did(v, ACT_PROBE_FRESH))
 		return broken(v, "SUSPECT without a fresh probe");
 	if (v->now.state == GATE_SUSPECT && v->event == EV_FRESH_AMBIGUOUS && v->step.next.state != GATE_OUTAGE)

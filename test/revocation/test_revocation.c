@@ -71,7 +71,7 @@ static void ambiguity_then_outage_then_lock(void **state)
 	struct gate_step step = revocation_step(&g, EV_PROOF_AMBIGUOUS, CAUSE_NONE);
 
 	(void)state;
-	expect(step, GATE_SUSPECT, CAUSE_UNREACHABLE, ACT_PROBE_FRESH | ACT_START_OUTAGE);
+	expect(step, GATE_SUSPECT, CAUSE_UNREACHABLE, ACT_PROBE_FRESH);
 	step = revocation_step(&step.next, EV_FRESH_AMBIGUOUS, CAUSE_NONE);
 	expect(step, GATE_OUTAGE, CAUSE_UNREACHABLE, ACT_START_OUTAGE);
 	expect(revocation_step(&step.next, EV_PROOF_GOOD, CAUSE_NONE), GATE_AVAILABLE, CAUSE_NONE,
@@ -229,6 +229,7 @@ static const struct mutant mutants[] = {
 	{ GATE_AVAILABLE,        EV_PROOF_AMBIGUOUS,     GATE_LOCKING,      0,       ACT_SEND_LOCK, SAME_RULE },      /* locks on a hiccup */
 	{ GATE_AVAILABLE,        EV_PROOF_AMBIGUOUS,     GATE_AVAILABLE,    0,                   0, RULE_KEEP },      /* or shrugs */
 	{ GATE_SUSPECT,          EV_FRESH_AMBIGUOUS,     GATE_SUSPECT,      0,                   0, RULE_KEEP },
+	{ GATE_SUSPECT,          EV_FRESH_AMBIGUOUS,     GATE_OUTAGE,       ACT_START_OUTAGE,    0, SAME_RULE },      /* budget never begun */
 	{ GATE_OUTAGE,           EV_OUTAGE_OVER,         GATE_OUTAGE,       0,                   0, RULE_KEEP },      /* budget without an end */
 	{ GATE_OUTAGE,           EV_PROOF_GOOD,          GATE_AVAILABLE,    ACT_STOP_OUTAGE,     0, SAME_RULE },
 	{ GATE_SUSPECT,          EV_REVOKE,              GATE_LOCKING,      ACT_STOP_OUTAGE,     0, SAME_RULE },
