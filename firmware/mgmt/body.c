@@ -78,7 +78,9 @@ static bool utf8_good(const uint8_t *s, size_t size)
 
 static bool shortest(uint8_t info, uint64_t argument)
 {
-	static const uint64_t least[] = { [24] = 24, [25] = UINT8_MAX + 1ull, [26] = UINT16_MAX + 1ull, [27] = UINT32_MAX + 1ull };
+	static const uint64_t least[] = {
+		[24] = 24, [25] = UINT8_MAX + 1ull, [26] = UINT16_MAX + 1ull, [27] = UINT32_MAX + 1ull
+	};
 
 	return info < 24 || argument >= least[info];
 }

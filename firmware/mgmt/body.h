@@ -1,7 +1,7 @@
 /* CBOR bodies, strict and bounded: what the network process and the command line client read and write.
- * What must hold: a body that body_decode accepts is one definite-length item in the shortest form, well-formed UTF-8, map keys are
- * texts and differ, no tags, no floats, no more depth or items than the caller gave room for, nothing after it. Encoding such a
- * body again gives the same bytes (the tests hold it to that). Items point into the input: keep it as long as they are used. */
+ * What must hold: a body that body_decode accepts is one definite-length item in the shortest form, well-formed UTF-8, map keys
+ * are texts and differ, no tags, no floats, no more depth or items than the caller gave room for, nothing after it. Encoding such
+ * a body again gives the same bytes (the tests hold it to that). Items point into the input: keep it as long as they are used. */
 #ifndef FALLGATE_MGMT_BODY_H
 #define FALLGATE_MGMT_BODY_H
 
@@ -25,7 +25,7 @@ struct body {
 	struct body_item *items; /* the caller's; item 0 is the root, children follow their parent */
 	uint32_t room;
 	uint32_t count;
-	const char *fault;       /* after a refusal: which rule was broken */
+	const char *fault; /* after a refusal: which rule was broken */
 };
 
 /* 0, or ERR_PROTOCOL with body->fault set. items and room are the caller's to set. */
@@ -47,7 +47,7 @@ struct body_out {
 	uint8_t *at;
 	size_t size;
 	size_t used;
-	bool bad;             /* it did not fit, or the maps do not close: body_finish says so */
+	bool bad; /* it did not fit, or the maps do not close: body_finish says so */
 	unsigned depth;
 	struct {
 		size_t head;

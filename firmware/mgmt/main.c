@@ -1,7 +1,7 @@
 /* fallgate-mgmt: CoAP over DTLS for the network, and nothing else. It decides nothing and holds no data key.
- * What must hold: no byte from the network is read before the seccomp filter stands; without its supervisor it ends. libcoap binds
- * its own sockets and cannot take over a bound one, so the supervisor sends the address and the socket is made here, before the
- * filter. */
+ * What must hold: no byte from the network is read before the seccomp filter stands; without its supervisor it ends. libcoap
+ * binds its own sockets and cannot take over a bound one, so the supervisor sends the address and the socket is made here, before
+ * the filter. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -24,7 +24,8 @@
 enum {
 	SUPERVISOR_FD = 3,
 	LISTEN_WAIT_MS = 10000,
-	HANDSHAKES_MAX = 512,     /* half-open ones of 13 KB; libcoap's own limit of 100 lets a hundred datagrams shut everybody out */
+	HANDSHAKES_MAX =
+		512, /* half-open ones of 13 KB; libcoap's own limit of 100 lets a hundred datagrams shut everybody out */
 	SESSION_IDLE_SECONDS = 300,
 };
 
@@ -91,8 +92,8 @@ static int start_coap(struct mgmt *m)
 	return routes_start(m);
 }
 
-/* libcoap sets SO_REUSEADDR, with which two agents could share a port and steal each other's datagrams, and keeps no errno: so the
- * address is tried here first. 0 or an errno. */
+/* libcoap sets SO_REUSEADDR, with which two agents could share a port and steal each other's datagrams, and keeps no errno: so
+ * the address is tried here first. 0 or an errno. */
 static int try_address(const struct sockaddr_storage *address, socklen_t size)
 {
 	int fd = socket(address->ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
@@ -107,7 +108,8 @@ static int try_address(const struct sockaddr_storage *address, socklen_t size)
 
 static _Noreturn void cannot_listen(const char *address, const char *why, int error)
 {
-	log_error("cannot listen on udp %s: %s; set coap in fallgate.conf to a free numeric ADDRESS:PORT of this machine", address, why);
+	log_error("cannot listen on udp %s: %s; set coap in fallgate.conf to a free numeric ADDRESS:PORT of this machine",
+		  address, why);
 	_exit(error_exit_code(error));
 }
 
@@ -122,7 +124,10 @@ static void must_listen(struct mgmt *m, const char *text)
 		cannot_listen(text, "this is not ADDRESS:PORT in numbers", ERR_USAGE);
 	error = try_address(&address, size);
 	if (error != 0)
-		cannot_listen(text, strerror(error), error == EADDRINUSE ? ERR_BUSY : error == EADDRNOTAVAIL ? ERR_NOT_FOUND : ERR_IO);
+		cannot_listen(text, strerror(error),
+			      error == EADDRINUSE      ? ERR_BUSY
+			      : error == EADDRNOTAVAIL ? ERR_NOT_FOUND
+						       : ERR_IO);
 	coap_address_init(&at);
 	memcpy(&at.addr, &address, size);
 	at.size = size;
@@ -221,7 +226,8 @@ static void must_have_supervisor(void)
 	int type;
 
 	if (getsockopt(SUPERVISOR_FD, SOL_SOCKET, SO_TYPE, &type, &size) != 0 || type != SOCK_SEQPACKET)
-		fatal("descriptor %d is no channel to a supervisor: this program is started by fallgated, not by hand", SUPERVISOR_FD);
+		fatal("descriptor %d is no channel to a supervisor: this program is started by fallgated, not by hand",
+		      SUPERVISOR_FD);
 }
 
 static void say_hello(struct channel *c)
@@ -242,7 +248,8 @@ static int answer_option(const char *option)
 		return 0;
 	}
 	if (strcmp(option, "--help") == 0) {
-		puts("fallgate-mgmt: the network process of Fallgate. fallgated starts it; it takes no arguments but --version and --help.\n"
+		puts("fallgate-mgmt: the network process of Fallgate. fallgated starts it; it takes no arguments but --version "
+		     "and --help.\n"
 		     "See fallgate-mgmt(8).");
 		return 0;
 	}

@@ -178,7 +178,7 @@ int render_volume(uint8_t *out, size_t size, const struct msg_mg_volume *v)
 /* One line "good|weak: what" of the posture. */
 static void put_finding(struct body_out *o, const char *line, size_t size)
 {
-	char copy[sizeof ((struct msg_mg_agent *)0)->posture];
+	char copy[sizeof((struct msg_mg_agent *)0)->posture];
 	const char *colon;
 
 	snprintf(copy, sizeof copy, "%.*s", (int)size, line);

@@ -23,16 +23,24 @@ enum resource {
 	RESOURCE_COUNT
 };
 
-enum method { METHOD_GET = 1, METHOD_POST = 2, METHOD_PUT = 3, METHOD_DELETE = 4, METHOD_FETCH = 5, METHOD_PATCH = 6, METHOD_IPATCH = 7 };
+enum method {
+	METHOD_GET = 1,
+	METHOD_POST = 2,
+	METHOD_PUT = 3,
+	METHOD_DELETE = 4,
+	METHOD_FETCH = 5,
+	METHOD_PATCH = 6,
+	METHOD_IPATCH = 7
+};
 
 struct resource_row {
-	const char *path;      /* '*' stands for one volume name */
-	const char *title;     /* for /.well-known/core */
-	uint8_t readers;       /* bit 1 << enum role: GET */
-	uint8_t posters;       /* likewise POST */
-	uint8_t verb;          /* enum mg_verb of the POST */
+	const char *path;  /* '*' stands for one volume name */
+	const char *title; /* for /.well-known/core */
+	uint8_t readers;   /* bit 1 << enum role: GET */
+	uint8_t posters;   /* likewise POST */
+	uint8_t verb;      /* enum mg_verb of the POST */
 	bool observable;
-	bool guarded;          /* POST asks for If-Match and a fresh Echo: a late datagram must not undo a later revoke */
+	bool guarded; /* POST asks for If-Match and a fresh Echo: a late datagram must not undo a later revoke */
 };
 
 const struct resource_row *resource_row(enum resource r);

@@ -1,5 +1,5 @@
-/* One handler for every path and method. A request that the supervisor has to answer becomes a row of state->pending and a libcoap
- * async; libcoap hands the same request in again when the answer came or the time is over. */
+/* One handler for every path and method. A request that the supervisor has to answer becomes a row of state->pending and a
+ * libcoap async; libcoap hands the same request in again when the answer came or the time is over. */
 #include "routes.h"
 
 #include <stdio.h>
@@ -57,8 +57,8 @@ static const char *const verb_names[MG_VERB_COUNT] = {
 struct peer {
 	struct peer *next;
 	coap_session_t *session;
-	bool over;                 /* its credential went or changed, or it closed: routes_sweep ends it */
-	uint64_t echo_ns;          /* when the value was made; 0: none yet */
+	bool over;        /* its credential went or changed, or it closed: routes_sweep ends it */
+	uint64_t echo_ns; /* when the value was made; 0: none yet */
 	uint8_t echo[ECHO_BYTES];
 };
 
@@ -210,7 +210,7 @@ static void reply_content(struct exchange *x, int size, const uint64_t *seq)
 	if (seq != NULL && *seq == 0)
 		add_etag(x->response, 0);
 	coap_add_data_large_response(x->resource, x->session, x->request, x->response, x->query, FORMAT_CBOR, -1,
-	                             seq == NULL ? 0 : *seq, (size_t)size, copy, release_copy, copy);
+				     seq == NULL ? 0 : *seq, (size_t)size, copy, release_copy, copy);
 }
 
 /* ---- reading ---- */
@@ -295,12 +295,14 @@ static bool read_body(struct exchange *x, bool create)
 	force = body_find(&b, items, "force");
 	if (items[0].type != BODY_MAP || !keys_known(&b, create) || (force != NULL && !body_bool(force, &x->force))) {
 		refuse_as(x, CODE_BAD_REQUEST, ERR_USAGE,
-		          create ? "the body must be a map of name (text) and, if wished, force (bool)" : "this request takes no body");
+			  create ? "the body must be a map of name (text) and, if wished, force (bool)"
+				 : "this request takes no body");
 		return false;
 	}
 	if (create && (!body_text(body_find(&b, items, "name"), x->target.volume, sizeof x->target.volume) ||
-	               !message_name_good(x->target.volume))) {
-		refuse_as(x, CODE_BAD_REQUEST, ERR_USAGE, "a volume's name is a lower-case letter or digit and up to 30 of a-z 0-9 _ -");
+		       !message_name_good(x->target.volume))) {
+		refuse_as(x, CODE_BAD_REQUEST, ERR_USAGE,
+			  "a volume's name is a lower-case letter or digit and up to 30 of a-z 0-9 _ -");
 		return false;
 	}
 	return true;
@@ -328,13 +330,14 @@ static bool precondition_holds(struct exchange *x, const struct msg_mg_volume *v
 	char text[TEXT_MAX_BYTES];
 
 	if (!x->has_if_match) {
-		refuse_as(x, CODE_PRECONDITION_FAILED, ERR_STATE, "this needs If-Match with the gate's seq, the ETag of its state");
+		refuse_as(x, CODE_PRECONDITION_FAILED, ERR_STATE,
+			  "this needs If-Match with the gate's seq, the ETag of its state");
 		return false;
 	}
 	if (x->if_match == v->gate_seq)
 		return true;
 	snprintf(text, sizeof text, "the gate of %s moved on: its seq is %llu, not %llu", v->name,
-	         (unsigned long long)v->gate_seq, (unsigned long long)x->if_match);
+		 (unsigned long long)v->gate_seq, (unsigned long long)x->if_match);
 	refuse_as(x, CODE_PRECONDITION_FAILED, ERR_STATE, text);
 	return false;
 }
@@ -435,7 +438,7 @@ static void log_outcome(const struct pending *p, int error)
 	char identity[IDENTITY_MAX_BYTES];
 
 	log_notice("%s of %s by '%s': %s", verb_names[p->verb], p->volume[0] == '\0' ? "all volumes" : p->volume,
-	           log_printable(identity, sizeof identity, p->identity), error == 0 ? "done" : error_text(error));
+		   log_printable(identity, sizeof identity, p->identity), error == 0 ? "done" : error_text(error));
 }
 
 static void add_location(struct exchange *x, const char *name)
@@ -548,7 +551,8 @@ static bool options_good(struct exchange *x, unsigned method)
 	else if (x->query != NULL)
 		refuse_as(x, CODE_BAD_REQUEST, ERR_USAGE, "resources take no query");
 	else if (method == METHOD_POST && !read_if_match(x))
-		refuse_as(x, CODE_BAD_REQUEST, ERR_USAGE, "If-Match takes one sequence number, big-endian, without leading zeroes");
+		refuse_as(x, CODE_BAD_REQUEST, ERR_USAGE,
+			  "If-Match takes one sequence number, big-endian, without leading zeroes");
 	else
 		return true;
 	return false;
@@ -593,10 +597,14 @@ static void serve_exchange(struct exchange *x)
 }
 
 static void serve(coap_resource_t *resource, coap_session_t *session, const coap_pdu_t *request, const coap_string_t *query,
-                  coap_pdu_t *response)
+		  coap_pdu_t *response)
 {
-	struct exchange x = { .m = coap_resource_get_userdata(resource), .resource = resource, .session = session,
-		              .request = request, .query = query, .response = response };
+	struct exchange x = { .m = coap_resource_get_userdata(resource),
+			      .resource = resource,
+			      .session = session,
+			      .request = request,
+			      .query = query,
+			      .response = response };
 	coap_async_t *waiting = coap_find_async(session, coap_pdu_get_token(request));
 
 	if (waiting != NULL && coap_async_get_app_data(waiting) != NULL)
@@ -613,7 +621,7 @@ static void add_attribute(coap_resource_t *r, const char *name, const char *valu
 	int n = snprintf(quoted, sizeof quoted, "\"%s\"", value);
 
 	coap_add_attr(r, coap_make_str_const(name), coap_new_str_const((const uint8_t *)quoted, (size_t)n),
-	              COAP_ATTR_FLAGS_RELEASE_VALUE);
+		      COAP_ATTR_FLAGS_RELEASE_VALUE);
 }
 
 static void answer_every_method(coap_resource_t *r, struct mgmt *m)

@@ -20,9 +20,9 @@ struct mgmt {
 	struct coap_context_t *coap;
 	struct credentials credentials;
 	struct state state;
-	struct peer *peers;               /* sessions that have asked for something */
-	uint8_t body[RENDER_BODY_MAX];    /* the reply being made */
-	uint8_t before[RENDER_BODY_MAX];  /* what observers saw last */
+	struct peer *peers;              /* sessions that have asked for something */
+	uint8_t body[RENDER_BODY_MAX];   /* the reply being made */
+	uint8_t before[RENDER_BODY_MAX]; /* what observers saw last */
 };
 
 /* Registers the resources that are always there. 0 or ERR_NOMEM. */

@@ -11,14 +11,14 @@
 enum { STATE_VOLUMES_MAX = 256, STATE_PENDING_MAX = 64 };
 
 struct pending {
-	uint64_t id;        /* 0: a free row */
-	uint8_t verb;       /* enum mg_verb */
+	uint64_t id;  /* 0: a free row */
+	uint8_t verb; /* enum mg_verb */
 	bool has_if_match;
 	uint64_t if_match;
 	bool answered;
 	struct msg_mg_reply reply;
-	void *ticket;       /* routes.c: what wakes the waiting exchange */
-	const void *owner;  /* routes.c: the session that asked */
+	void *ticket;      /* routes.c: what wakes the waiting exchange */
+	const void *owner; /* routes.c: the session that asked */
 	char volume[NAME_MAX_BYTES];
 	char identity[IDENTITY_MAX_BYTES];
 };

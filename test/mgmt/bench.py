@@ -198,9 +198,9 @@ class Relay:
     def forge(self, data):
         self.back.send(data)
 
-    def shape(self):
-        """Direction, record types and size of every datagram."""
-        return [(way, data[0], len(data)) for way, data in self.passed]
+    def answers(self):
+        """What an onlooker can tell of the agent's datagrams: first record type, size, and what an alert in clear says."""
+        return [(data[0], len(data), data[13:] if data[0] == 21 and data[3:5] == b"\0\0" else b"") for way, data in self.passed if way == "<"]
 
     def close(self):
         self.front.close()

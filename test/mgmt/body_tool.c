@@ -1,5 +1,5 @@
-/* The codec as a filter, so that another CBOR implementation can be held against it: a line of hexadecimal in, "good HEX" (encoded
- * again) or "bad WHY" out. */
+/* The codec as a filter, so that another CBOR implementation can be held against it: a line of hexadecimal in, "good HEX"
+ * (encoded again) or "bad WHY" out. */
 #include <stdio.h>
 #include <string.h>
 

@@ -155,7 +155,8 @@ static void send_line(int method, char *line)
 		} else if (strncmp(at, "block2=", 7) == 0) {
 			add_uint(&options, COAP_OPTION_BLOCK2, (unsigned)atoi(value));
 		} else if (strncmp(at, "query=", 6) == 0) {
-			coap_insert_optlist(&options, coap_new_optlist(COAP_OPTION_URI_QUERY, strlen(value), (const uint8_t *)value));
+			coap_insert_optlist(&options,
+					    coap_new_optlist(COAP_OPTION_URI_QUERY, strlen(value), (const uint8_t *)value));
 		} else if (strncmp(at, "body=", 5) == 0) {
 			body_size = unhex(body, sizeof body, value);
 			has_body = true;

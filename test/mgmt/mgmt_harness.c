@@ -1,5 +1,6 @@
-/* A supervisor made of lines: starts fallgate-mgmt with a channel on descriptor 3, turns lines of standard input into messages to it
- * and its messages into lines of standard output. It checks If-Match as the real one does and otherwise says what it is told to.
+/* A supervisor made of lines: starts fallgate-mgmt with a channel on descriptor 3, turns lines of standard input into messages to
+ * it and its messages into lines of standard output. It checks If-Match as the real one does and otherwise says what it is told
+ * to.
  *
  *   listen ADDRESS | agent AUDIT_GOOD POSTURE(\n as |) | volume NAME STATE CAUSE LATCHED LATCH_CAUSE SEQ FORMATTED [TEXT]
  *   locked NAME CUT WIPED DRAINED | gone NAME | credential IDENTITY ROLE HEX | answers good|none|ERROR [TEXT] | junk | quit

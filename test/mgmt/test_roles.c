@@ -63,7 +63,7 @@ static void every_right_is_as_written(void **state)
 		for (int r = 0; r < RESOURCE_COUNT; r++)
 			for (unsigned method = 0; method < 32; method++)
 				assert_int_equal(roles_permit((enum role)role, method, (enum resource)r),
-				                 expected((enum role)role, method, (enum resource)r));
+						 expected((enum role)role, method, (enum resource)r));
 }
 
 static void no_two_roles_may_change_the_same(void **state)

@@ -153,9 +153,16 @@ static void a_short_buffer_is_noticed(void **state)
 static void the_gate_tells_the_latch_and_its_remedy(void **state)
 {
 	struct body b = { .items = items, .room = sizeof items / sizeof items[0] };
-	struct msg_mg_volume v = { .name = "v", .state = GATE_INACCESSIBLE, .cause = CAUSE_UNREACHABLE, .latched = true,
-		                       .latch_cause = CAUSE_COMMANDED, .gate_seq = 300, .lock_detected_ns = 5000, .lock_cut_ns = 5010,
-		                       .lock_wiped_ns = 5030, .lock_drain_error = ERR_IO };
+	struct msg_mg_volume v = { .name = "v",
+				   .state = GATE_INACCESSIBLE,
+				   .cause = CAUSE_UNREACHABLE,
+				   .latched = true,
+				   .latch_cause = CAUSE_COMMANDED,
+				   .gate_seq = 300,
+				   .lock_detected_ns = 5000,
+				   .lock_cut_ns = 5010,
+				   .lock_wiped_ns = 5030,
+				   .lock_drain_error = ERR_IO };
 	const struct body_item *lock;
 	char text[128];
 	uint64_t n;

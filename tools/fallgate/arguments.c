@@ -29,10 +29,10 @@ enum operand { OPERAND_NONE, OPERAND_OPTIONAL, OPERAND_NEEDED };
 
 struct verb_row {
 	const char *name;
-	int options;            /* beside OPT_EVERYWHERE */
+	int options; /* beside OPT_EVERYWHERE */
 	enum operand operand;
-	const char *what;       /* the operand's name in messages */
-	bool volume;            /* it names a volume */
+	const char *what; /* the operand's name in messages */
+	bool volume;      /* it names a volume */
 };
 
 /* clang-format off */
@@ -101,17 +101,38 @@ const char *verb_name(enum verb v)
 static void take_option(struct arguments *a, int option)
 {
 	switch (option) {
-	case OPT_CREDENTIALS: a->credentials = optarg; break;
-	case OPT_RUN_DIR: a->run_dir = optarg; break;
-	case OPT_CONFIG: a->config = optarg; break;
-	case OPT_ROLE: a->role = optarg; break;
-	case OPT_OUT: a->out = optarg; break;
-	case OPT_JSON: a->json = true; break;
-	case OPT_WATCH: a->watch = true; break;
-	case OPT_FORCE: a->force = true; break;
-	case OPT_ALL: a->all = true; break;
-	case OPT_LOCAL: a->local = true; break;
-	default: break;
+	case OPT_CREDENTIALS:
+		a->credentials = optarg;
+		break;
+	case OPT_RUN_DIR:
+		a->run_dir = optarg;
+		break;
+	case OPT_CONFIG:
+		a->config = optarg;
+		break;
+	case OPT_ROLE:
+		a->role = optarg;
+		break;
+	case OPT_OUT:
+		a->out = optarg;
+		break;
+	case OPT_JSON:
+		a->json = true;
+		break;
+	case OPT_WATCH:
+		a->watch = true;
+		break;
+	case OPT_FORCE:
+		a->force = true;
+		break;
+	case OPT_ALL:
+		a->all = true;
+		break;
+	case OPT_LOCAL:
+		a->local = true;
+		break;
+	default:
+		break;
 	}
 }
 
@@ -221,7 +242,8 @@ static int read_options(struct arguments *a, int argc, char **argv, int *given, 
 	opterr = 0;
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		if (option == '?' || option == ':') {
-			snprintf(text, size, "'%.32s' is not an option, or lacks its value, or has one too many", argv[optind - 1]);
+			snprintf(text, size, "'%.32s' is not an option, or lacks its value, or has one too many",
+				 argv[optind - 1]);
 			return ERR_USAGE;
 		}
 		if (option == OPT_HELP || option == OPT_VERSION) {

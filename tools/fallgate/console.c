@@ -30,7 +30,8 @@ static int open_socket(const char *run_dir, struct sockaddr_un *address, char *t
 	if (errno == EACCES || errno == EPERM)
 		snprintf(text, size, "%s: the console is for root and the agent's own user", address->sun_path);
 	else
-		snprintf(text, size, "no agent at %s (%s): is it running, and is this its --run-dir?", address->sun_path, strerror(errno));
+		snprintf(text, size, "no agent at %s (%s): is it running, and is this its --run-dir?", address->sun_path,
+			 strerror(errno));
 	n = errno == EACCES || errno == EPERM ? ERR_DENIED : ERR_TIMEOUT;
 	if (fd >= 0)
 		close(fd);
@@ -71,8 +72,10 @@ int console_ask(const char *run_dir, const struct msg_con_request *request, stru
 	error = exchange(&channel, request, reply);
 	channel_close(&channel);
 	if (error == ERR_TIMEOUT)
-		snprintf(text, size, "the agent took the request at %s and did not answer in %d s", address.sun_path, ANSWER_MS / 1000);
+		snprintf(text, size, "the agent took the request at %s and did not answer in %d s", address.sun_path,
+			 ANSWER_MS / 1000);
 	else if (error != 0)
-		snprintf(text, size, "the agent closed the console: this user may not use it, or client and agent are of two releases");
+		snprintf(text, size,
+			 "the agent closed the console: this user may not use it, or client and agent are of two releases");
 	return error == ERR_IO ? ERR_DENIED : error;
 }

@@ -102,7 +102,8 @@ static int check_file(int fd, const char *path, char *text, size_t size)
 		return ERR_DENIED;
 	}
 	if (s.st_uid != geteuid()) {
-		snprintf(text, size, "%s belongs to user %u; own it (chown) or use your own credentials", path, (unsigned)s.st_uid);
+		snprintf(text, size, "%s belongs to user %u; own it (chown) or use your own credentials", path,
+			 (unsigned)s.st_uid);
 		return ERR_DENIED;
 	}
 	if ((s.st_mode & 077) != 0) {
@@ -122,7 +123,8 @@ static int parse(struct credentials *c, FILE *file, const char *path, char *text
 	else if (r.wrong != NULL)
 		snprintf(text, size, "%s: %s is not as it must be; enroll at the console to make a new file", path, r.wrong);
 	else if (line < 0 || r.seen != 7)
-		snprintf(text, size, "%s: [agent] needs address, identity and key; enroll at the console to make a new file", path);
+		snprintf(text, size, "%s: [agent] needs address, identity and key; enroll at the console to make a new file",
+			 path);
 	else
 		return 0;
 	return ERR_CONFIG;
@@ -137,8 +139,9 @@ int credentials_load(struct credentials *c, const char *path, char *text, size_t
 	memset(c, 0, sizeof *c);
 	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	if (fd < 0) {
-		snprintf(text, size, "no credentials in %s: %s; enroll at the agent's console, or name the file with --credentials", path,
-		         strerror(errno));
+		snprintf(text, size,
+			 "no credentials in %s: %s; enroll at the agent's console, or name the file with --credentials", path,
+			 strerror(errno));
 		return error_from_errno(errno);
 	}
 	error = check_file(fd, path, text, size);
@@ -180,7 +183,7 @@ int credentials_check_place(const char *path, bool force, char *text, size_t siz
 	if (force && S_ISREG(s.st_mode))
 		return 0;
 	snprintf(text, size, "%s is there already; name another file with --out%s", path,
-	         S_ISREG(s.st_mode) ? ", or overwrite it with --force" : "");
+		 S_ISREG(s.st_mode) ? ", or overwrite it with --force" : "");
 	return ERR_EXISTS;
 }
 
@@ -188,8 +191,9 @@ int credentials_check_place(const char *path, bool force, char *text, size_t siz
 static int write_file(int fd, const struct credentials *c)
 {
 	char body[384];
-	int n = snprintf(body, sizeof body, "# Whoever reads this file acts as %s.\n[agent]\naddress = %s\nidentity = %s\nkey = ", c->identity,
-	                 c->address, c->identity);
+	int n = snprintf(body, sizeof body,
+			 "# Whoever reads this file acts as %s.\n[agent]\naddress = %s\nidentity = %s\nkey = ", c->identity,
+			 c->address, c->identity);
 	size_t used = (size_t)n;
 	int error = 0;
 

@@ -191,7 +191,8 @@ static void print_rows(const struct body *b, const struct body_item *list)
 		return;
 	}
 	printf("%-16s %-16s %-24s %6s  %-10s %s\n", "VOLUME", "STATE", "CAUSE", "SEQ",
-	       body_find(b, body_first(list), "size") == NULL ? "" : "SIZE", body_find(b, body_first(list), "kek") == NULL ? "" : "KEK");
+	       body_find(b, body_first(list), "size") == NULL ? "" : "SIZE",
+	       body_find(b, body_first(list), "kek") == NULL ? "" : "KEK");
 	at = body_first(list);
 	for (uint64_t i = 0; i < list->number; i++) {
 		print_row(b, at);
@@ -236,7 +237,9 @@ static uint64_t since(const struct body *b, const struct body_item *lock, const 
 /* "I/O cut after 0.1 ms, keys wiped after 0.3 ms, ..." as far as it went; empty without a lock. */
 static const char *lock_text(char out[static 192], const struct body *b, const struct body_item *lock)
 {
-	static const char *const steps[][2] = { { "cut_ns", "I/O cut" }, { "wiped_ns", "keys wiped" }, { "drained_ns", "data saved" } };
+	static const char *const steps[][2] = { { "cut_ns", "I/O cut" },
+						{ "wiped_ns", "keys wiped" },
+						{ "drained_ns", "data saved" } };
 	char error[FIELD_MAX];
 	size_t used = 0;
 
@@ -244,7 +247,7 @@ static const char *lock_text(char out[static 192], const struct body *b, const s
 	for (size_t i = 0; lock != NULL && i < 3; i++)
 		if (body_find(b, lock, steps[i][0]) != NULL)
 			used += (size_t)snprintf(out + used, 192 - used, "%s%s after %.1f ms", used == 0 ? "" : ", ", steps[i][1],
-			                         (double)since(b, lock, steps[i][0]) / 1e6);
+						 (double)since(b, lock, steps[i][0]) / 1e6);
 	if (used < 192 && text_of(error, b, lock, "drain_error")[0] != '\0')
 		snprintf(out + used, 192 - used, "%ssaving failed: %.32s", used == 0 ? "" : ", ", error);
 	return out;
@@ -273,9 +276,10 @@ void output_volume(const struct body *b)
 	print_line("seq", line);
 	if (stats == NULL)
 		return;
-	snprintf(line, sizeof line, "%" PRIu64 " reads, %" PRIu64 " writes, %" PRIu64 " flushes, %" PRIu64 " connections, %" PRIu64 " bad tags",
-	         uint_of(b, stats, "read_ops"), uint_of(b, stats, "write_ops"), uint_of(b, stats, "flush_ops"),
-	         uint_of(b, stats, "connections"), uint_of(b, stats, "bad_tags"));
+	snprintf(line, sizeof line,
+		 "%" PRIu64 " reads, %" PRIu64 " writes, %" PRIu64 " flushes, %" PRIu64 " connections, %" PRIu64 " bad tags",
+		 uint_of(b, stats, "read_ops"), uint_of(b, stats, "write_ops"), uint_of(b, stats, "flush_ops"),
+		 uint_of(b, stats, "connections"), uint_of(b, stats, "bad_tags"));
 	print_line("I/O", line);
 }
 
@@ -305,7 +309,8 @@ void output_done(const struct body *b, const char *verb, const char *name)
 	printf("%s %s: %s\n", verb, name == NULL ? "of all volumes" : name,
 	       text_of(text, b, b->items, "text")[0] == '\0' ? "done" : text);
 	if (durable != NULL && !bool_of(b, b->items, "durable"))
-		puts("the latch is NOT on the agent's disk yet: it would not survive a restart; look at the agent's log and its state_dir");
+		puts("the latch is NOT on the agent's disk yet: it would not survive a restart; look at the agent's log and its "
+		     "state_dir");
 }
 
 void output_change(const struct body *b, const struct body_item *v)

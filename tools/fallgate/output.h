@@ -20,7 +20,8 @@ void output_done(const struct body *b, const char *verb, const char *name);
 /* One line for one state of one volume: a map with name, state, cause, ... */
 void output_change(const struct body *b, const struct body_item *volume);
 
-/* "fallgate: what; remedy" on standard error, and with json {error, text, remedy, exit} on standard output. remedy may be empty. */
+/* "fallgate: what; remedy" on standard error, and with json {error, text, remedy, exit} on standard output. remedy may be empty.
+ */
 void output_error(bool json, const char *error, const char *text, const char *remedy, int exit_code);
 
 /* A small result of the console: {"done": verb, "text": text}. */

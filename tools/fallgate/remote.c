@@ -26,7 +26,7 @@ struct remote {
 	coap_session_t *session;
 	char address[64];
 	char identity[IDENTITY_MAX_BYTES];
-	bool closed, unheard;             /* unheard: the port is shut, or keep-alives were not answered */
+	bool closed, unheard; /* unheard: the port is shut, or keep-alives were not answered */
 	bool arrived, no_memory;
 	struct answer answer;
 	remote_change *on_change;
@@ -98,7 +98,8 @@ static bool keep_answer(struct remote *r, const coap_pdu_t *received)
 	return true;
 }
 
-static coap_response_t on_response(coap_session_t *session, const coap_pdu_t *sent, const coap_pdu_t *received, const coap_mid_t mid)
+static coap_response_t on_response(coap_session_t *session, const coap_pdu_t *sent, const coap_pdu_t *received,
+				   const coap_mid_t mid)
 {
 	struct remote *r = remote_of(session);
 
@@ -213,8 +214,8 @@ int remote_open(struct remote **out, const struct credentials *c, char *text, si
 		return 0;
 	if (!r->closed)
 		return say_no_answer(r, HANDSHAKE_SECONDS, text, size);
-	snprintf(text, size, "the agent at %s does not accept the identity '%s' with this key; enroll it anew at the console", r->address,
-	         r->identity);
+	snprintf(text, size, "the agent at %s does not accept the identity '%s' with this key; enroll it anew at the console",
+		 r->address, r->identity);
 	return ERR_DENIED;
 }
 
@@ -288,7 +289,8 @@ static bool send_question(struct remote *r, const struct question *q, bool obser
 
 static int say_ended(const struct remote *r, char *text, size_t size)
 {
-	snprintf(text, size, "the agent at %s ended the session: it stopped, or the identity '%s' was removed", r->address, r->identity);
+	snprintf(text, size, "the agent at %s ended the session: it stopped, or the identity '%s' was removed", r->address,
+		 r->identity);
 	return ERR_DENIED;
 }
 

@@ -11,18 +11,18 @@ struct credentials;
 struct remote;
 
 struct question {
-	uint8_t method;      /* CoAP: 1 GET, 2 POST */
-	const char *path;    /* "volumes/demo/state" */
+	uint8_t method;   /* CoAP: 1 GET, 2 POST */
+	const char *path; /* "volumes/demo/state" */
 	bool has_if_match;
 	uint64_t if_match;
 	const uint8_t *body;
 	size_t body_size;
-	unsigned seconds;    /* how long the answer may take */
+	unsigned seconds; /* how long the answer may take */
 };
 
 struct answer {
-	uint8_t code;        /* class << 5 | detail */
-	uint8_t *body;       /* free it */
+	uint8_t code;  /* class << 5 | detail */
+	uint8_t *body; /* free it */
 	size_t size;
 };
 

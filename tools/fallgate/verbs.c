@@ -1,5 +1,5 @@
-/* Verbs for the agent over CoAP, verbs for its console, and the one that runs another program. What must hold: a key that was read
- * or received is wiped on every way out; what failed is said in one line with what to do. */
+/* Verbs for the agent over CoAP, verbs for its console, and the one that runs another program. What must hold: a key that was
+ * read or received is wiped on every way out; what failed is said in one line with what to do. */
 #include "verbs.h"
 
 #include <errno.h>
@@ -35,8 +35,8 @@ static const char default_config[] = "/etc/fallgate/fallgate.conf";
 
 /* How a verb's POST goes out. The times are the agent's own limits and a little more. */
 struct order {
-	const char *suffix;  /* of volumes/NAME */
-	bool guarded;        /* If-Match with the gate's present seq */
+	const char *suffix; /* of volumes/NAME */
+	bool guarded;       /* If-Match with the gate's present seq */
 	unsigned seconds;
 };
 
@@ -59,8 +59,8 @@ struct session {
 
 static int fail(const struct arguments *a, int error, const char *text)
 {
-	output_error(a->json, error_name(error), text[0] == '\0' ? error_text(error) : text, text[0] == '\0' ? problem_remedy(error) : "",
-	             error_exit_code(error));
+	output_error(a->json, error_name(error), text[0] == '\0' ? error_text(error) : text,
+		     text[0] == '\0' ? problem_remedy(error) : "", error_exit_code(error));
 	return error_exit_code(error);
 }
 
@@ -72,7 +72,7 @@ static int decode(struct session *s)
 
 	if (error != 0)
 		snprintf(s->text, sizeof s->text, "the agent's answer %u.%02u is not as it must be: %s", s->answer.code >> 5,
-		         s->answer.code & 31, s->answer.size == 0 ? "it is empty" : s->body.fault);
+			 s->answer.code & 31, s->answer.size == 0 ? "it is empty" : s->body.fault);
 	return error;
 }
 
@@ -87,7 +87,8 @@ static int fail_with_answer(struct session *s)
 	body_text(body_find(&s->body, s->body.items, "remedy"), remedy, sizeof remedy);
 	body_uint(body_find(&s->body, s->body.items, "exit"), &code);
 	if (error[0] == '\0' || code < 2 || code > 63) {
-		snprintf(s->text, sizeof s->text, "the agent answered %u.%02u without saying why", s->answer.code >> 5, s->answer.code & 31);
+		snprintf(s->text, sizeof s->text, "the agent answered %u.%02u without saying why", s->answer.code >> 5,
+			 s->answer.code & 31);
 		return fail(s->a, ERR_PROTOCOL, s->text);
 	}
 	output_error(s->a->json, error, text, remedy, (int)code);
@@ -162,7 +163,8 @@ static int run_order(struct session *s)
 		if (code != 0)
 			return code;
 		if (!body_uint(body_find(&s->body, s->body.items, "gate_seq"), &q.if_match))
-			return fail(s->a, ERR_PROTOCOL, "the agent's state has no gate_seq; are client and agent of one release?");
+			return fail(s->a, ERR_PROTOCOL,
+				    "the agent's state has no gate_seq; are client and agent of one release?");
 		q.has_if_match = true;
 	}
 	return give_order(s, &q);
@@ -365,7 +367,7 @@ static int ask_console(const struct arguments *a, const struct msg_con_request *
 	if (reply->error == 0)
 		return 0;
 	output_error(a->json, error_name(reply->error), reply->text[0] == '\0' ? error_text(reply->error) : reply->text,
-	             problem_remedy(reply->error), error_exit_code(reply->error));
+		     problem_remedy(reply->error), error_exit_code(reply->error));
 	return error_exit_code(reply->error);
 }
 
@@ -444,7 +446,8 @@ static int run_config_check(const struct arguments *a)
 		execv(path, argv);
 	}
 	execvp("fallgated", argv);
-	snprintf(text, sizeof text, "fallgated cannot be run (%s): is it installed beside this program, or in PATH?", strerror(errno));
+	snprintf(text, sizeof text, "fallgated cannot be run (%s): is it installed beside this program, or in PATH?",
+		 strerror(errno));
 	return fail(a, ERR_NOT_FOUND, text);
 }
 
