@@ -4,6 +4,9 @@
 #include "sandbox_profiles.h"
 
 #include <errno.h>
+#include <linux/blkzoned.h>
+#include <linux/cdrom.h>
+#include <linux/fd.h>
 #include <linux/fs.h>
 #include <linux/sched.h>
 #include <sys/ioctl.h>
@@ -73,6 +76,14 @@ static const struct sandbox_rule dataplane[] = {
 	{ "ioctl", ALLOW, WHEN(1, BLKPBSZGET) },
 	{ "ioctl", ALLOW, WHEN(1, BLKSSZGET) },
 	{ "ioctl", ALLOW, WHEN(1, BLKROGET) },
+	/* libblkid wants to know what kind of device it is: a disk, as far as the creator is concerned. */
+	{ "ioctl", REFUSE(ENOTTY), WHEN(1, FDGETFDCSTAT) },
+	{ "ioctl", REFUSE(ENOTTY), WHEN(1, CDROM_GET_CAPABILITY) },
+	{ "ioctl", REFUSE(ENOTTY), WHEN(1, CDROM_LAST_WRITTEN) },
+	{ "ioctl", REFUSE(ENOTTY), WHEN(1, CDROM_DRIVE_STATUS) },
+	{ "ioctl", REFUSE(ENOTTY), WHEN(1, BLKGETZONESZ) },
+	{ "ioctl", REFUSE(ENOTTY), WHEN(1, BLKREPORTZONE) },
+	{ "ioctl", REFUSE(ENOTTY), WHEN(1, BLKIOOPT) },
 };
 
 /* The wider world of the supervisor and of what it starts: everything an ordinary program uses. */
