@@ -266,7 +266,7 @@ def story(lab):
     killed_at = time.monotonic()
     lab.agent.send_signal(signal.SIGKILL)
     lab.agent.wait()
-    lab.wait_for(lambda: not any(os.path.exists(f"/proc/{p}") for p in planes), 5, "the end of the data planes")
+    lab.wait_for(lambda: not set(planes) & set(lab.processes()), 5, "the end of the data planes")
     row("supervisor killed until the data planes had shut themselves and ended", f"{(time.monotonic() - killed_at) * 1000:.0f} ms")
     say("the data planes wiped their keys, saved what was acknowledged and ended, told by nobody")
     lab.start()

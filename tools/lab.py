@@ -37,6 +37,8 @@ class Result:
 
 
 class Lab:
+    count = 0
+
     def __init__(self, build, keep=False, kek_type="rsa2048", environment=None, libexec=None):
         self.build = pathlib.Path(build).resolve()
         self.bin = self.build / "bin"
@@ -49,7 +51,9 @@ class Lab:
         self.agent = None
         self.background = []
         self.log_path = self.root / "agent.log"
-        self.port = 40000 + os.getpid() % 20000
+        Lab.count += 1
+        self.port = 20000 + (os.getpid() * 37 + Lab.count * 101) % 12000
+        self.sessions = set()
         for name in ("tokens", "state", "volumes.d", "run", "volumes", "pins"):
             (self.root / name).mkdir()
         os.chmod(self.root / "volumes.d", 0o755)
@@ -140,7 +144,8 @@ class Lab:
     def start(self, wait=True):
         log = open(self.log_path, "ab")
         self.agent = subprocess.Popen([str(self.bin / "fallgated"), "--config", str(self.root / "fallgate.conf"), "--libexec", str(self.bin)],
-                                      stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.env(), cwd="/")
+                                      stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.env(), cwd="/", start_new_session=True)
+        self.sessions.add(self.agent.pid)
         log.close()
         if wait:
             self.wait_for(lambda: (self.root / "run/console.sock").exists() or self.agent.poll() is not None, 20, "the agent's console")
@@ -195,22 +200,17 @@ class Lab:
         return f"nbd+unix:///?socket={self.root}/run/{name}.sock"
 
     def processes(self):
-        """Every living process of this agent: {pid: command line}."""
+        """Every living process of this agent, of all its starts: {pid: command line}."""
         found = {}
         for entry in pathlib.Path("/proc").iterdir():
             if not entry.name.isdigit():
                 continue
             try:
-                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            except OSError:
+                fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
+                if int(fields[3]) in self.sessions and fields[0] != "Z":
+                    found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+            except (OSError, IndexError):
                 continue
-            if str(self.bin) in line and ("fallgate" in line) and int(entry.name) != os.getpid() and "python" not in line and "pytest" not in line:
-                try:
-                    if (entry / "stat").read_text().rsplit(")", 1)[1].split()[0] == "Z":
-                        continue
-                except OSError:
-                    continue
-                found[int(entry.name)] = line.strip()
         return found
 
     def dataplanes(self, name="demo"):

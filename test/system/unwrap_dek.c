@@ -79,13 +79,26 @@ static CK_OBJECT_HANDLE find_key(CK_SESSION_HANDLE session, P11KitUri *uri, CK_O
 	return key;
 }
 
-static void unwrap(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE kek, const char *hash, uint8_t *blob, size_t size, uint8_t *payload)
+static void decrypt_rsa(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE kek, bool sha1, uint8_t *blob, size_t size, uint8_t *payload)
 {
-	bool sha1 = strcmp(hash, "sha1") == 0;
 	CK_RSA_PKCS_OAEP_PARAMS oaep = { .hashAlg = sha1 ? CKM_SHA_1 : CKM_SHA256,
 		                         .mgf = sha1 ? CKG_MGF1_SHA1 : CKG_MGF1_SHA256,
 		                         .source = CKZ_DATA_SPECIFIED };
-	CK_MECHANISM rsa = { CKM_RSA_PKCS_OAEP, &oaep, sizeof oaep }, aes = { CKM_AES_KEY_WRAP, NULL, 0 };
+	CK_MECHANISM rsa = { CKM_RSA_PKCS_OAEP, &oaep, sizeof oaep };
+	uint8_t plain[BLOB_MAX];
+	CK_ULONG length = sizeof plain;
+
+	must("C_DecryptInit", f->C_DecryptInit(session, &rsa, kek));
+	must("C_Decrypt", f->C_Decrypt(session, blob, size, plain, &length));
+	if (length != PAYLOAD)
+		fail("the payload is not 48 bytes long", length);
+	memcpy(payload, plain, PAYLOAD);
+	explicit_bzero(plain, sizeof plain);
+}
+
+static void unwrap_aes(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE kek, uint8_t *blob, size_t size, uint8_t *payload)
+{
+	CK_MECHANISM aes = { CKM_AES_KEY_WRAP, NULL, 0 };
 	CK_OBJECT_CLASS class = CKO_SECRET_KEY;
 	CK_KEY_TYPE type = CKK_GENERIC_SECRET;
 	CK_BBOOL yes = CK_TRUE, no = CK_FALSE;
@@ -96,8 +109,7 @@ static void unwrap(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE kek, const char *
 	CK_ATTRIBUTE value = { CKA_VALUE, payload, PAYLOAD };
 	CK_OBJECT_HANDLE key;
 
-	must("C_UnwrapKey", f->C_UnwrapKey(session, strcmp(hash, "aes-kw") == 0 ? &aes : &rsa, kek, blob, size, template,
-	                                   sizeof template / sizeof template[0], &key));
+	must("C_UnwrapKey", f->C_UnwrapKey(session, &aes, kek, blob, size, template, sizeof template / sizeof template[0], &key));
 	must("C_GetAttributeValue", f->C_GetAttributeValue(session, key, &value, 1));
 	if (value.ulValueLen != PAYLOAD)
 		fail("the payload is not 48 bytes long", value.ulValueLen);
@@ -140,7 +152,10 @@ int main(int argc, char **argv)
 	must("C_Initialize", p11_kit_module_initialize(f));
 	must("C_OpenSession", f->C_OpenSession(find_slot(uri), CKF_SERIAL_SESSION | CKF_RW_SESSION, NULL, NULL, &session));
 	must("C_Login", f->C_Login(session, CKU_USER, pin, pin_size));
-	unwrap(session, find_key(session, uri, aes ? CKO_SECRET_KEY : CKO_PRIVATE_KEY), argv[4], blob, blob_size, payload);
+	if (aes)
+		unwrap_aes(session, find_key(session, uri, CKO_SECRET_KEY), blob, blob_size, payload);
+	else
+		decrypt_rsa(session, find_key(session, uri, CKO_PRIVATE_KEY), strcmp(argv[4], "sha1") == 0, blob, blob_size, payload);
 	write_payload(argv[6], payload);
 	p11_kit_module_finalize(f);
 	p11_kit_module_release(f);
