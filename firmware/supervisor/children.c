@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -89,7 +90,7 @@ static bool set_limits(bool locked_memory)
 _Noreturn static void become(const struct child_plan *plan, int null_fd, int channel_fd)
 {
 	static char listen_pid[48] = "LISTEN_PID=";
-	const char *environment[CHILD_ENV_MAX + 7];
+	const char *environment[CHILD_ENV_MAX + 7], *memfd = getenv("FALLGATE_SECRET_MEMORY");
 	unsigned n = 0;
 
 	set_signals(plan->block_signals);
@@ -99,7 +100,7 @@ _Noreturn static void become(const struct child_plan *plan, int null_fd, int cha
 		_exit(126);
 	environment[n++] = "PATH=/usr/sbin:/usr/bin:/sbin:/bin";
 	environment[n++] = "LD_BIND_NOW=1";
-	if (getenv("FALLGATE_SECRET_MEMORY") != NULL && strcmp(getenv("FALLGATE_SECRET_MEMORY"), "memfd") == 0)
+	if (plan->locked_memory && memfd != NULL && strcmp(memfd, "memfd") == 0)
 		environment[n++] = "FALLGATE_SECRET_MEMORY=memfd"; /* the fallback, for forensic tests and kernels that misbehave */
 	if (plan->socket_activation) {
 		append_number(listen_pid, (unsigned long)getpid());
