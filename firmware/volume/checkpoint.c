@@ -26,7 +26,7 @@ int engine_admits(const struct volume *v)
 	return atomic_load(&v->failstop) ? ERR_FAILSTOP : 0;
 }
 
-/* --- step one: seal, under tree.lock ---------------------------------------------------------------------------------------- */
+/* --- step one: seal, under tree.lock ----------------------------------------------------------------------------------- */
 
 static int seal_all(struct volume *v, struct batch *b, bool clean)
 {
@@ -52,7 +52,7 @@ static int seal_all(struct volume *v, struct batch *b, bool clean)
 	return 0;
 }
 
-/* --- step two: write, without any lock or key ------------------------------------------------------------------------------- */
+/* --- step two: write, without any lock or key -------------------------------------------------------------------------- */
 
 /* Sealed neighbours that are neighbours on the device too: one write. */
 static size_t stretch(const struct batch *b, size_t from)
@@ -121,11 +121,11 @@ static int write_batch(struct volume *v, struct batch *b, uint64_t seq)
 		r = write_root(v, b, seq);
 	if (r < 0)
 		log_error("volume: writing the tree failed: %s; nothing more is acknowledged until the volume is opened again",
-		          error_text(r));
+			  error_text(r));
 	return r;
 }
 
-/* --- both: the checkpoint --------------------------------------------------------------------------------------------------- */
+/* --- both: the checkpoint ---------------------------------------------------------------------------------------------- */
 
 /* With tree.lock: closes the gate, lets the data writes in flight end, seals. */
 static int quiesce_and_seal(struct volume *v, bool clean)
@@ -182,7 +182,7 @@ int engine_checkpoint(struct volume *v, bool clean)
 	return r;
 }
 
-/* --- apart: the lock -------------------------------------------------------------------------------------------------------- */
+/* --- apart: the lock --------------------------------------------------------------------------------------------------- */
 
 static bool unsealed_state(const struct volume *v)
 {

@@ -14,7 +14,7 @@
 
 enum { H_MAC_AND_HASH = 0xFC0 };
 
-/* --- headers --------------------------------------------------------------------------------------------------------------- */
+/* --- headers ----------------------------------------------------------------------------------------------------------- */
 
 static int read_header(struct block *dev, struct header_pair *pair, unsigned copy, uint64_t at)
 {
@@ -133,7 +133,7 @@ int header_mac(struct keyring *keys, uint8_t mac[static 32], uint32_t gen_no, co
 	return r;
 }
 
-/* --- roots ----------------------------------------------------------------------------------------------------------------- */
+/* --- roots ------------------------------------------------------------------------------------------------------------- */
 
 struct ring_entry {
 	uint64_t seq;
@@ -158,7 +158,7 @@ static size_t collect(struct ring_entry *entries, size_t count, const uint8_t *r
 }
 
 static int newest_that_opens(struct keyring *keys, const uint8_t *uuid, const struct ring_entry *entries, size_t count,
-                             struct root *out, unsigned *bad)
+			     struct root *out, unsigned *bad)
 {
 	for (size_t i = 0; i < count; i++) {
 		int r = root_open(keys, out, entries[i].block, uuid);
@@ -171,7 +171,7 @@ static int newest_that_opens(struct keyring *keys, const uint8_t *uuid, const st
 }
 
 int roots_read(struct block *dev, struct keyring *keys, const struct geometry *g, const uint8_t uuid[static UUID_BYTES],
-               struct root *out, unsigned *bad)
+	       struct root *out, unsigned *bad)
 {
 	enum { RING_BYTES = ROOT_RING * SECTOR_BYTES };
 	uint8_t *rings = aligned_alloc(SECTOR_BYTES, 2 * RING_BYTES);
@@ -208,7 +208,7 @@ int root_write(struct block *dev, const struct geometry *g, uint64_t seq, uint8_
 	return 0;
 }
 
-/* --- making ---------------------------------------------------------------------------------------------------------------- */
+/* --- making ------------------------------------------------------------------------------------------------------------ */
 
 uint64_t volume_backing_size(uint64_t size)
 {

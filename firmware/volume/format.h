@@ -24,7 +24,7 @@ int header_mac(struct keyring *keys, uint8_t mac[static 32], uint32_t gen_no, co
 /* The newest root record that opens, among the eight of both rings; *bad counts newer ones that did not. 0, ERR_CORRUPT (none),
  * ERR_IO (neither ring can be read), ERR_REVOKED. */
 int roots_read(struct block *dev, struct keyring *keys, const struct geometry *g, const uint8_t uuid[static UUID_BYTES],
-               struct root *out, unsigned *bad);
+	       struct root *out, unsigned *bad);
 
 /* Writes a sealed root block to both rings, each followed by a flush. */
 int root_write(struct block *dev, const struct geometry *g, uint64_t seq, uint8_t block[static SECTOR_BYTES]);

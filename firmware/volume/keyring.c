@@ -66,7 +66,7 @@ static uint64_t boot_ns(void)
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-/* --- making and freeing ---------------------------------------------------------------------------------------------------- */
+/* --- making and freeing ------------------------------------------------------------------------------------------------ */
 
 static uint8_t *carve(uint8_t **cursor, size_t size)
 {
@@ -141,7 +141,7 @@ void keyring_destroy(struct keyring *k)
 	free(k);
 }
 
-/* --- leases ---------------------------------------------------------------------------------------------------------------- */
+/* --- leases ------------------------------------------------------------------------------------------------------------ */
 
 static bool deadlines_hold(const struct keyring *k)
 {
@@ -237,7 +237,7 @@ void keyring_wipe(struct keyring *k)
 	pthread_mutex_unlock(&k->lock);
 }
 
-/* --- loading --------------------------------------------------------------------------------------------------------------- */
+/* --- loading ----------------------------------------------------------------------------------------------------------- */
 
 void keyring_bind(uint8_t bind[static DEK_BIND_BYTES], const uint8_t uuid[static UUID_BYTES], uint32_t gen_no)
 {
@@ -284,7 +284,7 @@ static void derive_all(struct keyring *k, struct generation_keys *g, const uint8
 }
 
 int keyring_load(struct keyring *k, uint8_t kcv[static KCV_BYTES], const uint8_t payload[static DEK_PAYLOAD_BYTES],
-                 const uint8_t uuid[static UUID_BYTES], uint32_t gen_no)
+		 const uint8_t uuid[static UUID_BYTES], uint32_t gen_no)
 {
 	uint8_t bind[DEK_BIND_BYTES], context[UUID_BYTES + 4];
 	struct generation_keys *g;
@@ -330,7 +330,7 @@ int keyring_kcv(struct keyring *k, uint8_t kcv[static KCV_BYTES], uint32_t gen_n
 	return g == NULL ? ERR_NOT_FOUND : 0;
 }
 
-/* --- using ----------------------------------------------------------------------------------------------------------------- */
+/* --- using ------------------------------------------------------------------------------------------------------------- */
 
 int keyring_header_mac(struct keyring *k, uint8_t mac[static 32], uint32_t gen_no, const void *data, size_t size)
 {
@@ -379,7 +379,7 @@ static struct subkey *victim(struct keyring *k)
 }
 
 static void fill_subkey(struct keyring *k, struct subkey *s, const struct generation_keys *g, enum key_domain domain,
-                        const uint8_t *salt)
+			const uint8_t *salt)
 {
 	aead_xaes_subkey(k->kernel, s->state, g->master[domain], salt);
 	s->domain = domain;
@@ -427,7 +427,7 @@ static void unpin_subkey(struct keyring *k, struct subkey *s)
 }
 
 static int begin_run(struct keyring *k, struct subkey **s, enum key_domain domain, uint32_t gen_no, const uint8_t *salt,
-                     size_t count)
+		     size_t count)
 {
 	int r;
 
@@ -451,7 +451,7 @@ static void end_run(struct keyring *k, struct subkey *s)
 }
 
 int keyring_seal(struct keyring *k, enum key_domain domain, uint32_t gen_no, const uint8_t salt[static AEAD_SALT_BYTES],
-                 struct aead_item *items, size_t count)
+		 struct aead_item *items, size_t count)
 {
 	struct subkey *s;
 	int r = begin_run(k, &s, domain, gen_no, salt, count);
@@ -464,7 +464,7 @@ int keyring_seal(struct keyring *k, enum key_domain domain, uint32_t gen_no, con
 }
 
 int keyring_open(struct keyring *k, enum key_domain domain, uint32_t gen_no, const uint8_t salt[static AEAD_SALT_BYTES],
-                 struct aead_item *items, size_t count, size_t *bad)
+		 struct aead_item *items, size_t count, size_t *bad)
 {
 	struct subkey *s;
 	int r = begin_run(k, &s, domain, gen_no, salt, count);

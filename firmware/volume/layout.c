@@ -67,7 +67,7 @@ enum {
 	SLOT_ACTIVE = 1,
 };
 
-/* --- geometry -------------------------------------------------------------------------------------------------------------- */
+/* --- geometry ---------------------------------------------------------------------------------------------------------- */
 
 static bool round_up(uint64_t *v, uint64_t to)
 {
@@ -162,7 +162,7 @@ uint64_t geometry_offset(const struct geometry *g, unsigned level, uint64_t inde
 	return base + index * SECTOR_BYTES;
 }
 
-/* --- header ---------------------------------------------------------------------------------------------------------------- */
+/* --- header ------------------------------------------------------------------------------------------------------------ */
 
 static void sha256(uint8_t out[static 32], const uint8_t *data, size_t size)
 {
@@ -312,7 +312,7 @@ static int decode_geometry(struct geometry *g, const uint8_t *in, uint64_t devic
 	}
 	if (backing > device_size) {
 		because(why, why_size, "backing is %llu bytes smaller than the header says",
-		        (unsigned long long)(backing - device_size));
+			(unsigned long long)(backing - device_size));
 		return ERR_RANGE;
 	}
 	return 0;
@@ -433,7 +433,7 @@ int header_decode(struct header *h, const uint8_t in[static HEADER_BYTES], uint6
 	return decode_slots(h, in, why, why_size);
 }
 
-/* --- slots, nodes, roots --------------------------------------------------------------------------------------------------- */
+/* --- slots, nodes, roots ----------------------------------------------------------------------------------------------- */
 
 void slot_encode(uint8_t out[static SLOT_BYTES], const struct slot *s)
 {
@@ -455,8 +455,8 @@ void slot_decode(struct slot *s, const uint8_t in[static SLOT_BYTES])
 
 bool slot_same(const struct slot *a, const struct slot *b)
 {
-	return a->ctr == b->ctr && a->state == b->state && a->gen_ix == b->gen_ix &&
-	       memcmp(a->tag, b->tag, sizeof a->tag) == 0 && memcmp(a->salt, b->salt, sizeof a->salt) == 0;
+	return a->ctr == b->ctr && a->state == b->state && a->gen_ix == b->gen_ix && memcmp(a->tag, b->tag, sizeof a->tag) == 0 &&
+	       memcmp(a->salt, b->salt, sizeof a->salt) == 0;
 }
 
 void node_encode_clear(uint8_t block[static CLEAR_BYTES], const struct node_clear *n, const uint8_t uuid[static UUID_BYTES])
@@ -474,7 +474,7 @@ void node_encode_clear(uint8_t block[static CLEAR_BYTES], const struct node_clea
 }
 
 bool node_clear_is(const uint8_t block[static SECTOR_BYTES], const struct node_clear *n, const uint8_t uuid[static UUID_BYTES],
-                   const uint8_t tag[static AEAD_TAG_BYTES])
+		   const uint8_t tag[static AEAD_TAG_BYTES])
 {
 	uint8_t expect[CLEAR_BYTES];
 
@@ -545,7 +545,7 @@ void root_decode_sealed(struct root *r, const uint8_t plain[static SEALED_BYTES]
 	r->unwraps = get_le64(plain + 0xD0);
 }
 
-/* --- checksum -------------------------------------------------------------------------------------------------------------- */
+/* --- checksum ---------------------------------------------------------------------------------------------------------- */
 
 /* Eight tables of the reflected polynomial 0x82F63B78, filled once: the only writable data of this file. */
 static uint32_t crc_table[8][256];

@@ -13,15 +13,15 @@ enum {
 	GENERATIONS = 4,
 	HEADER_BYTES = 65536,
 	ROOT_RING = 4,
-	CLEAR_BYTES = 0x60,                          /* clear part of nodes and root records; the rest is sealed */
-	SEALED_BYTES = SECTOR_BYTES - CLEAR_BYTES,   /* = FANOUT * SLOT_BYTES */
-	CLEAR_AAD_AT = 0x10,                         /* the clear bytes that are authenticated: from here ... */
-	CLEAR_AAD_END = 0x5C,                        /* ... up to here */
+	CLEAR_BYTES = 0x60,                        /* clear part of nodes and root records; the rest is sealed */
+	SEALED_BYTES = SECTOR_BYTES - CLEAR_BYTES, /* = FANOUT * SLOT_BYTES */
+	CLEAR_AAD_AT = 0x10,                       /* the clear bytes that are authenticated: from here ... */
+	CLEAR_AAD_END = 0x5C,                      /* ... up to here */
 	LOG_BLOCKS_MIN = 256,
 	LOG_BLOCKS_MAX = 65536,
 };
 
-/* Regions: [0, 64 KiB) header A, ring A, zeroes to 1 MiB, log, upper levels A, level 1, data, upper levels B, ring B, header B. */
+/* Regions in order: header A, ring A, zeroes up to 1 MiB, log, upper levels A, level 1, data, upper levels B, ring B, header B. */
 struct geometry {
 	uint64_t n_sectors;
 	uint64_t backing_size;
@@ -29,10 +29,10 @@ struct geometry {
 	uint64_t data_off;
 	uint64_t root_off[2];
 	uint64_t header_off[2];
-	unsigned levels;                           /* of nodes; the node of this level is the top */
-	uint64_t count[LEVELS_MAX + 1];            /* objects per level; count[0] = n_sectors */
-	uint64_t span[LEVELS_MAX + 2];             /* sectors below one object of a level; span[0] = 1 */
-	uint64_t node_off[2][LEVELS_MAX + 1];      /* [1][l] = 0: no second copy */
+	unsigned levels;                      /* of nodes; the node of this level is the top */
+	uint64_t count[LEVELS_MAX + 1];       /* objects per level; count[0] = n_sectors */
+	uint64_t span[LEVELS_MAX + 2];        /* sectors below one object of a level; span[0] = 1 */
+	uint64_t node_off[2][LEVELS_MAX + 1]; /* [1][l] = 0: no second copy */
 };
 
 /* The log's size in blocks for a volume of n_sectors. */
@@ -64,7 +64,7 @@ struct header {
 	char label[VOLUME_LABEL_MAX + 1];
 	struct geometry geometry;
 	struct generation generations[GENERATIONS];
-	unsigned active;                  /* index of the one active generation */
+	unsigned active; /* index of the one active generation */
 	unsigned slot_count;
 	struct kek_slot slots[KEK_SLOTS]; /* active ones, packed; their blob is the active generation's */
 	uint8_t mac[32], hash[32];
@@ -107,7 +107,7 @@ void node_encode_clear(uint8_t block[static CLEAR_BYTES], const struct node_clea
 
 /* True if the clear part is byte for byte what node_encode_clear writes for n, and the tag is `tag`. */
 bool node_clear_is(const uint8_t block[static SECTOR_BYTES], const struct node_clear *n, const uint8_t uuid[static UUID_BYTES],
-                   const uint8_t tag[static AEAD_TAG_BYTES]);
+		   const uint8_t tag[static AEAD_TAG_BYTES]);
 
 struct root {
 	uint64_t seq;

@@ -1,5 +1,5 @@
-/* A lock over sectors: readers of a range share it, a writer has it alone, in order of arrival. Held across data I/O, so a lock of
- * the keys never takes it; range_abort makes those who still wait leave. Entries live on their owners' stacks. */
+/* A lock over sectors: readers of a range share it, a writer has it alone, in order of arrival. Held across data I/O, so a lock
+ * of the keys never takes it; range_abort makes those who still wait leave. Entries live on their owners' stacks. */
 #ifndef FALLGATE_VOLUME_RANGE_H
 #define FALLGATE_VOLUME_RANGE_H
 

@@ -99,7 +99,7 @@ uint64_t sealer_next(struct sealer *s)
 	return next;
 }
 
-/* --- associated data ------------------------------------------------------------------------------------------------------- */
+/* --- associated data --------------------------------------------------------------------------------------------------- */
 
 struct object {
 	enum object_type type;
@@ -128,7 +128,7 @@ static void object_iv(uint8_t iv[static AEAD_IV_BYTES], uint64_t ctr)
 
 /* clear: the block whose clear part is authenticated too; NULL for data. */
 static struct aead_item *prepare(struct aead_item *item, uint8_t *aad, const struct object *o, const uint8_t *uuid,
-                                 const uint8_t *clear)
+				 const uint8_t *clear)
 {
 	object_aad(aad, o, uuid);
 	object_iv(item->iv, o->ctr);
@@ -142,7 +142,7 @@ static struct aead_item *prepare(struct aead_item *item, uint8_t *aad, const str
 	return item;
 }
 
-/* --- data ------------------------------------------------------------------------------------------------------------------ */
+/* --- data -------------------------------------------------------------------------------------------------------------- */
 
 static struct aead_item *add_sector(const struct sealer *s, struct run *run, uint64_t lba, const struct slot *slot)
 {
@@ -155,7 +155,7 @@ static struct aead_item *add_sector(const struct sealer *s, struct run *run, uin
 }
 
 int sectors_seal(struct sealer *s, struct run *run, uint64_t lba, size_t count, const uint8_t *const *in, uint8_t *out,
-                 struct slot *slots)
+		 struct slot *slots)
 {
 	run->count = 0;
 	for (size_t i = 0; i < count; i++) {
@@ -180,7 +180,7 @@ static size_t like_the_first(const struct slot *slots, size_t count)
 }
 
 static int open_run(struct sealer *s, struct run *run, uint64_t lba, size_t count, const uint8_t *in, uint8_t *const *out,
-                    const struct slot *slots, bool *good)
+		    const struct slot *slots, bool *good)
 {
 	uint8_t tags[AEAD_RUN_MAX][AEAD_TAG_BYTES];
 	size_t bad;
@@ -202,7 +202,7 @@ static int open_run(struct sealer *s, struct run *run, uint64_t lba, size_t coun
 }
 
 int sectors_open(struct sealer *s, struct run *run, uint64_t lba, size_t count, const uint8_t *in, uint8_t *const *out,
-                 const struct slot *slots, bool *good)
+		 const struct slot *slots, bool *good)
 {
 	for (size_t done = 0, n; done < count; done += n) {
 		int r;
@@ -217,7 +217,7 @@ int sectors_open(struct sealer *s, struct run *run, uint64_t lba, size_t count, 
 	return 0;
 }
 
-/* --- nodes ----------------------------------------------------------------------------------------------------------------- */
+/* --- nodes ------------------------------------------------------------------------------------------------------------- */
 
 static void clear_of(const struct sealer *s, struct node_clear *n, unsigned level, uint64_t index, const struct slot *slot)
 {
@@ -230,7 +230,7 @@ static void clear_of(const struct sealer *s, struct node_clear *n, unsigned leve
 }
 
 void node_add(const struct sealer *s, struct run *run, uint8_t *block, const uint8_t *plain, unsigned level, uint64_t index,
-              struct slot *slot)
+	      struct slot *slot)
 {
 	struct object o = { OBJECT_NODE, level, s->gen_no[slot->gen_ix], index, slot->ctr };
 	size_t at = run->count++;
@@ -257,7 +257,7 @@ int nodes_seal(struct sealer *s, struct run *run, const uint8_t salt[static AEAD
 }
 
 static int open_one(struct keyring *keys, enum key_domain domain, const struct object *o, const uint8_t *uuid, uint8_t *plain,
-                    const uint8_t *block)
+		    const uint8_t *block)
 {
 	uint8_t aad[AAD_MAX], tag[AEAD_TAG_BYTES], salt[AEAD_SALT_BYTES];
 	struct aead_item item = { 0 };
@@ -280,7 +280,7 @@ static int open_one(struct keyring *keys, enum key_domain domain, const struct o
 }
 
 int node_open(struct sealer *s, uint8_t plain[static SEALED_BYTES], const uint8_t block[static SECTOR_BYTES], unsigned level,
-              uint64_t index, const struct slot *slot)
+	      uint64_t index, const struct slot *slot)
 {
 	struct object o = { OBJECT_NODE, level, 0, index, slot->ctr };
 	struct node_clear clear;
@@ -294,10 +294,10 @@ int node_open(struct sealer *s, uint8_t plain[static SEALED_BYTES], const uint8_
 	return open_one(s->keys, KEY_NODE, &o, s->uuid, plain, block);
 }
 
-/* --- roots ----------------------------------------------------------------------------------------------------------------- */
+/* --- roots ------------------------------------------------------------------------------------------------------------- */
 
 int root_seal(struct keyring *keys, uint8_t block[static SECTOR_BYTES], const struct root *root,
-              const uint8_t uuid[static UUID_BYTES])
+	      const uint8_t uuid[static UUID_BYTES])
 {
 	struct object o = { OBJECT_ROOT, 0, root->gen_no, 0, root->seq };
 	struct aead_item item = { 0 };
@@ -318,7 +318,7 @@ int root_seal(struct keyring *keys, uint8_t block[static SECTOR_BYTES], const st
 }
 
 int root_open(struct keyring *keys, struct root *root, const uint8_t block[static SECTOR_BYTES],
-              const uint8_t uuid[static UUID_BYTES])
+	      const uint8_t uuid[static UUID_BYTES])
 {
 	uint8_t plain[SEALED_BYTES];
 	struct object o = { OBJECT_ROOT, 0, 0, 0, 0 };

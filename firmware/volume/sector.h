@@ -17,8 +17,8 @@ struct sealer {
 	uint8_t uuid[UUID_BYTES];
 	uint32_t gen_no[GENERATIONS]; /* 0: no such generation */
 	uint16_t active;
-	uint64_t ctr_limit;           /* no data is sealed from here on: the generation is used up */
-	pthread_mutex_t lock;         /* the fields below; held for a few instructions */
+	uint64_t ctr_limit;   /* no data is sealed from here on: the generation is used up */
+	pthread_mutex_t lock; /* the fields below; held for a few instructions */
 	uint64_t ctr_next;
 	uint8_t salt[AEAD_SALT_BYTES];
 	uint64_t salt_seals;
@@ -48,31 +48,32 @@ struct run {
 /* Seals count <= 64 sectors from lba on: plaintext in[i] to out + 4096 * i. slots[i] holds salt, generation and counter already,
  * all of one salt; its tag is filled in. 0 or ERR_REVOKED. */
 int sectors_seal(struct sealer *s, struct run *run, uint64_t lba, size_t count, const uint8_t *const *in, uint8_t *out,
-                 struct slot *slots);
+		 struct slot *slots);
 
 /* Opens count sectors (any number), in + 4096 * i to out[i], in runs of equal salt. good[i] tells which tags were right; the
  * others are zeroed. 0 (look at good), ERR_REVOKED, ERR_CORRUPT (a slot names a generation that
  * does not exist). */
 int sectors_open(struct sealer *s, struct run *run, uint64_t lba, size_t count, const uint8_t *in, uint8_t *const *out,
-                 const struct slot *slots, bool *good);
+		 const struct slot *slots, bool *good);
 
 /* Adds a node to a run: clear part and, once sealed, tag and ciphertext go to block; slot must hold salt, generation and counter
  * and gets the tag. */
 void node_add(const struct sealer *s, struct run *run, uint8_t *block, const uint8_t *plain, unsigned level, uint64_t index,
-              struct slot *slot);
+	      struct slot *slot);
 
 /* Seals the nodes added (all of one salt), and empties the run. */
 int nodes_seal(struct sealer *s, struct run *run, const uint8_t salt[static AEAD_SALT_BYTES]);
 
 /* Opens a node block read from the device against the slot its parent holds. 0, ERR_REVOKED, ERR_CORRUPT. */
 int node_open(struct sealer *s, uint8_t plain[static SEALED_BYTES], const uint8_t block[static SECTOR_BYTES], unsigned level,
-              uint64_t index, const struct slot *slot);
+	      uint64_t index, const struct slot *slot);
 
 /* Seals a root record into block under r->salt and r->seq. 0 or ERR_REVOKED. */
-int root_seal(struct keyring *keys, uint8_t block[static SECTOR_BYTES], const struct root *r, const uint8_t uuid[static UUID_BYTES]);
+int root_seal(struct keyring *keys, uint8_t block[static SECTOR_BYTES], const struct root *r,
+	      const uint8_t uuid[static UUID_BYTES]);
 
 /* Opens one. 0, ERR_REVOKED, ERR_NOT_FOUND (not a root record of this volume at all), ERR_CORRUPT. */
 int root_open(struct keyring *keys, struct root *r, const uint8_t block[static SECTOR_BYTES],
-              const uint8_t uuid[static UUID_BYTES]);
+	      const uint8_t uuid[static UUID_BYTES]);
 
 #endif

@@ -1,5 +1,5 @@
-/* The node cache. What must stay true is in tree.h. Nodes are a page each, taken from the kernel in chunks that a core dump leaves
- * out, and never given back before the end: a lock wipes them all by walking the chunks. */
+/* The node cache. What must stay true is in tree.h. Nodes are a page each, taken from the kernel in chunks that a core dump
+ * leaves out, and never given back before the end: a lock wipes them all by walking the chunks. */
 #include "tree.h"
 
 #include <stdlib.h>
@@ -16,7 +16,7 @@ struct node_chunk {
 	struct node nodes[CHUNK_NODES];
 };
 
-/* --- batches --------------------------------------------------------------------------------------------------------------- */
+/* --- batches ----------------------------------------------------------------------------------------------------------- */
 
 int batch_init(struct batch *b, size_t room)
 {
@@ -43,7 +43,7 @@ void batch_destroy(struct batch *b)
 	memset(b, 0, sizeof *b);
 }
 
-/* --- lists ----------------------------------------------------------------------------------------------------------------- */
+/* --- lists ------------------------------------------------------------------------------------------------------------- */
 
 static void queue_append(struct node_queue *q, struct node *n)
 {
@@ -162,12 +162,11 @@ static void drop(struct tree *t, struct node *n)
 		give_back(t, n);
 }
 
-/* --- memory ---------------------------------------------------------------------------------------------------------------- */
+/* --- memory ------------------------------------------------------------------------------------------------------------ */
 
 static int grow(struct tree *t)
 {
-	struct node_chunk *chunk =
-		mmap(NULL, sizeof *chunk, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct node_chunk *chunk = mmap(NULL, sizeof *chunk, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	if (chunk == MAP_FAILED)
 		return ERR_NOMEM;
@@ -246,7 +245,7 @@ void tree_wipe(struct tree *t)
 	secret_wipe(&t->top, sizeof t->top);
 }
 
-/* --- slots ----------------------------------------------------------------------------------------------------------------- */
+/* --- slots ------------------------------------------------------------------------------------------------------------- */
 
 void tree_get(const struct node *n, unsigned i, struct slot *out)
 {
@@ -275,7 +274,7 @@ static void fill_zero(struct node *n, uint64_t ctr)
 		tree_put(n, i, &zero);
 }
 
-/* --- loading --------------------------------------------------------------------------------------------------------------- */
+/* --- loading ----------------------------------------------------------------------------------------------------------- */
 
 static int read_copy(struct tree *t, struct node *n, const struct slot *slot, unsigned copy)
 {
@@ -457,7 +456,7 @@ void tree_mark_dirty(struct tree *t, struct node *n)
 		set_dirty(t, n, true);
 }
 
-/* --- zeroing --------------------------------------------------------------------------------------------------------------- */
+/* --- zeroing ----------------------------------------------------------------------------------------------------------- */
 
 /* Drops every cached node that lies under objects first .. last of `level`, children before parents. */
 static void drop_below(struct tree *t, unsigned level, uint64_t first, uint64_t last)
@@ -509,7 +508,7 @@ void tree_zero(struct tree *t, struct node *n, unsigned first, unsigned count, u
 		tree_put(n, first + i, &zero);
 }
 
-/* --- sealing --------------------------------------------------------------------------------------------------------------- */
+/* --- sealing ----------------------------------------------------------------------------------------------------------- */
 
 /* Seals up to a run of level l's dirty nodes. Their parents' slots are set: the parents are dirty and come later. */
 static int seal_some(struct tree *t, struct batch *b, unsigned l)

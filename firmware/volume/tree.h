@@ -21,9 +21,9 @@ struct node {
 	uint64_t index;
 	uint32_t pins, children;
 	uint8_t level;
-	uint8_t list;             /* enum node_list */
+	uint8_t list; /* enum node_list */
 	bool dirty;
-	bool dead;                /* dropped while pinned */
+	bool dead; /* dropped while pinned */
 	uint8_t slots[SEALED_BYTES];
 };
 
@@ -35,13 +35,13 @@ struct node_queue {
 /* Sealed nodes on their way to the device: what a checkpoint or a lock leaves behind, writable without any key. */
 struct batch {
 	size_t count, room;
-	struct node **nodes;      /* pinned until the batch is released */
+	struct node **nodes; /* pinned until the batch is released */
 	struct {
 		uint64_t index;
 		unsigned level;
-	} *where;
-	uint8_t *blocks;          /* room * 4096, then one for the root */
-	uint8_t *root;            /* the sealed root record, if has_root */
+	} * where;
+	uint8_t *blocks; /* room * 4096, then one for the root */
+	uint8_t *root;   /* the sealed root record, if has_root */
 	bool has_root;
 	struct run run;
 	struct slot slots[AEAD_RUN_MAX];
@@ -56,12 +56,12 @@ struct tree {
 	struct sealer *sealer;
 	struct block *dev;
 	bool read_only;
-	bool shut;                /* wiped: nothing is loaded or looked up any more */
-	struct slot top;          /* what the root record says of the top node */
+	bool shut;       /* wiped: nothing is loaded or looked up any more */
+	struct slot top; /* what the root record says of the top node */
 	size_t clean_max, dirty_max, allocated;
 	size_t dirty_count;
 	struct node_queue dirty[LEVELS_MAX + 1];
-	struct node_queue clean;  /* evictable, least recently used first */
+	struct node_queue clean; /* evictable, least recently used first */
 	struct node *free;
 	struct node **buckets;
 	size_t bucket_mask;

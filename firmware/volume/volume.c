@@ -80,7 +80,7 @@ static uint64_t sectors_touched(uint64_t size, uint64_t at)
 	return (at % SECTOR_BYTES + size + SECTOR_BYTES - 1) / SECTOR_BYTES;
 }
 
-/* --- reading --------------------------------------------------------------------------------------------------------------- */
+/* --- reading ----------------------------------------------------------------------------------------------------------- */
 
 /* Slots of [lba, lba+count) as they are now; the range entry keeps them so. */
 static int copy_slots(struct volume *v, uint64_t lba, size_t count, struct slot *slots)
@@ -116,7 +116,7 @@ static void report_bad(struct volume *v, uint64_t lba)
 
 	if ((count & (count - 1)) == 0)
 		log_error("volume: sector %llu failed its tag twice; failed tags since open: %llu", (unsigned long long)lba,
-		          (unsigned long long)count);
+			  (unsigned long long)count);
 }
 
 /* A sector that failed is read once more: a transfer may have gone wrong on its way. */
@@ -229,7 +229,7 @@ int volume_read(struct volume *v, void *buf, size_t size, uint64_t at)
 	return 0;
 }
 
-/* --- writing --------------------------------------------------------------------------------------------------------------- */
+/* --- writing ----------------------------------------------------------------------------------------------------------- */
 
 /* What the rest of a partly written sector holds. *blank: the sector is ZERO. */
 static int fill_edge(struct volume *v, struct request *q, uint64_t lba, uint8_t *edge, bool *blank)
@@ -390,7 +390,7 @@ static void find_untouched(struct volume *v, struct request *q, const struct pie
 		uint64_t at = geometry_offset(&v->header.geometry, 0, p->lba + i, 0);
 
 		q->good[i] = v->dev->ops->read(v->dev, q->edge[0], SECTOR_BYTES, at) == 0 &&
-		             memcmp(q->edge[0], q->io + i * SECTOR_BYTES, SECTOR_BYTES) == 0;
+			     memcmp(q->edge[0], q->io + i * SECTOR_BYTES, SECTOR_BYTES) == 0;
 	}
 }
 
@@ -420,8 +420,8 @@ static int refused(struct volume *v, struct request *q, const struct piece *p, i
 	for (int i = 0; i < LOST_WRITE_TRIES && r < 0; i++)
 		r = write_in_place(v, q, p);
 	if (r < 0) {
-		log_error("volume: sectors %llu to %llu could not be written after the lock: %s",
-		          (unsigned long long)p->lba, (unsigned long long)(p->lba + p->count - 1), error_text(r));
+		log_error("volume: sectors %llu to %llu could not be written after the lock: %s", (unsigned long long)p->lba,
+			  (unsigned long long)(p->lba + p->count - 1), error_text(r));
 		pthread_mutex_lock(&v->tree.lock);
 		v->lost = r;
 		pthread_mutex_unlock(&v->tree.lock);
@@ -523,14 +523,14 @@ int volume_flush(struct volume *v)
 	return r;
 }
 
-/* --- zeroing --------------------------------------------------------------------------------------------------------------- */
+/* --- zeroing ----------------------------------------------------------------------------------------------------------- */
 
 /* The largest stretch from lba on that is one run of whole objects of one level under one parent. */
 struct cut {
-	unsigned level;    /* of the objects; their slots are in a node of level + 1, or in the root */
-	uint64_t index;    /* of the first object */
+	unsigned level; /* of the objects; their slots are in a node of level + 1, or in the root */
+	uint64_t index; /* of the first object */
 	unsigned count;
-	uint64_t sectors;  /* how far it reaches, not past the volume's end */
+	uint64_t sectors; /* how far it reaches, not past the volume's end */
 };
 
 static struct cut cut_at(const struct geometry *g, uint64_t lba, uint64_t end)
@@ -663,7 +663,7 @@ int volume_zero(struct volume *v, uint64_t size, uint64_t at, bool punch, bool f
 	return r;
 }
 
-/* --- extents --------------------------------------------------------------------------------------------------------------- */
+/* --- extents ----------------------------------------------------------------------------------------------------------- */
 
 /* One run of equal state from lba on, as long as one look at the tree shows, at most to end. */
 static int next_extent(struct volume *v, uint64_t lba, uint64_t end, uint64_t *past, bool *zero)
@@ -721,11 +721,11 @@ int volume_extents(struct volume *v, uint64_t size, uint64_t at, volume_extent_f
 	return from < end ? fn(context, from, end - from, state) : 0;
 }
 
-/* --- opening and closing --------------------------------------------------------------------------------------------------- */
+/* --- opening and closing ----------------------------------------------------------------------------------------------- */
 
 /* Is this copy of the header made with the keys in the ring, and the one the appliance pinned? */
-static int authenticate(struct keyring *k, const struct header *h, const uint8_t *bytes, const struct volume_options *o, char *why,
-                        size_t why_size)
+static int authenticate(struct keyring *k, const struct header *h, const uint8_t *bytes, const struct volume_options *o,
+			char *why, size_t why_size)
 {
 	const struct generation *g = &h->generations[h->active];
 	uint8_t kcv[KCV_BYTES], mac[32];
@@ -775,7 +775,7 @@ static int read_root(struct volume *v, const struct header *h, char *why, size_t
 
 /* Chooses among the copies the one that the root names; *chosen is it. The better one goes first. */
 static int choose_header(struct volume *v, const struct header_pair *pair, unsigned better, const struct volume_options *o,
-                         unsigned *chosen, char *why, size_t why_size)
+			 unsigned *chosen, char *why, size_t why_size)
 {
 	int r = ERR_CORRUPT;
 
@@ -806,7 +806,7 @@ static int check_header(const struct header *h, const struct volume_options *o, 
 {
 	if (o->expect_size != 0 && o->expect_size != h->geometry.n_sectors * SECTOR_BYTES) {
 		snprintf(why, why_size, "the volume has %llu bytes, the appliance's record says %llu",
-		         (unsigned long long)(h->geometry.n_sectors * SECTOR_BYTES), (unsigned long long)o->expect_size);
+			 (unsigned long long)(h->geometry.n_sectors * SECTOR_BYTES), (unsigned long long)o->expect_size);
 		return ERR_FOREIGN;
 	}
 	if (!o->read_only && h->feature_ro_compat != 0) {
@@ -862,8 +862,9 @@ static int begin_session(struct volume *v, char *why, size_t why_size)
 	int r;
 
 	if (v->dev->is_device && v->dev->atomic_bytes != 0 && v->dev->atomic_bytes < SECTOR_BYTES)
-		log_warning("volume: the device writes %u bytes at once, not 4096: a power cut can make the sector in flight unreadable",
-		            v->dev->atomic_bytes);
+		log_warning("volume: the device writes %u bytes at once, not 4096: a power cut can make the sector in flight "
+			    "unreadable",
+			    v->dev->atomic_bytes);
 	if (!v->root.clean)
 		log_notice("volume: it was not closed; its last checkpoint is what counts");
 	if (v->read_only)
@@ -933,7 +934,7 @@ static struct volume *volume_new(struct block *dev, struct keyring *k, const str
 }
 
 int volume_open(struct volume **out, struct block *dev, struct keyring *k, const struct volume_options *o, char *why,
-                size_t why_size)
+		size_t why_size)
 {
 	static const struct volume_options defaults;
 	struct volume *v;

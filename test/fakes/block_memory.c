@@ -12,10 +12,10 @@
 enum { PAGE = 4096, BUCKETS = 1 << 14 };
 
 struct page {
-	struct page *chain;      /* of the bucket */
-	struct page *unflushed;  /* next page with fresh bytes */
+	struct page *chain;     /* of the bucket */
+	struct page *unflushed; /* next page with fresh bytes */
 	uint64_t number;
-	uint8_t *fresh;          /* NULL: durable is all there is */
+	uint8_t *fresh; /* NULL: durable is all there is */
 	uint8_t durable[PAGE];
 };
 
@@ -110,7 +110,7 @@ static void settle_pages(struct memory *m, bool cut, uint64_t seed)
 	m->unflushed_count = 0;
 }
 
-/* --- calls ----------------------------------------------------------------------------------------------------------------- */
+/* --- calls ------------------------------------------------------------------------------------------------------------- */
 
 static bool touches(const struct memory_fault *f, uint64_t at, uint64_t size)
 {
@@ -270,7 +270,7 @@ struct block *block_memory_copy(struct block *b)
 	return &to->block;
 }
 
-/* --- control --------------------------------------------------------------------------------------------------------------- */
+/* --- control ----------------------------------------------------------------------------------------------------------- */
 
 void block_memory_fail(struct block *b, struct memory_fault fault)
 {
@@ -369,7 +369,7 @@ size_t block_memory_unflushed(struct block *b)
 	return n;
 }
 
-/* --- looking at all of it --------------------------------------------------------------------------------------------------- */
+/* --- looking at all of it ---------------------------------------------------------------------------------------------- */
 
 static int by_number(const void *a, const void *b)
 {

@@ -1,5 +1,6 @@
-/* A block device in memory, for tests: sparse (terabytes are fine), counts and records calls, fails the n-th call of a class or of
- * a region, stops calls half-way, forgets what was not flushed. All calls are thread-safe; it wants 4 KiB aligned transfers. */
+/* A block device in memory, for tests: sparse (terabytes are fine), counts and records calls, fails the n-th call of a class or
+ * of a region, stops calls half-way, forgets what was not flushed. All calls are thread-safe; it wants 4 KiB aligned
+ * transfers. */
 #ifndef FAKES_BLOCK_MEMORY_H
 #define FAKES_BLOCK_MEMORY_H
 
@@ -15,11 +16,11 @@ struct block *block_memory_copy(struct block *b);
 
 struct memory_fault {
 	enum memory_call call;
-	unsigned long nth;     /* 1: the next call that matches; 0: none */
-	unsigned long times;   /* how many fail from there on; 0: one */
-	int error;             /* what they return */
-	uint64_t from, to;     /* only calls that touch [from, to); to = 0: any */
-	unsigned pages_done;   /* a failing write has changed this many pages before it failed */
+	unsigned long nth;   /* 1: the next call that matches; 0: none */
+	unsigned long times; /* how many fail from there on; 0: one */
+	int error;           /* what they return */
+	uint64_t from, to;   /* only calls that touch [from, to); to = 0: any */
+	unsigned pages_done; /* a failing write has changed this many pages before it failed */
 };
 
 /* One fault at a time; replaces the last. */

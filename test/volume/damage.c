@@ -1,5 +1,5 @@
-/* An attacker with the medium in his hands: flipped bits, moved, swapped, old and foreign blocks. Allowed answers: repaired, refused,
- * ERR_CORRUPT. Never other data. */
+/* An attacker with the medium in his hands: flipped bits, moved, swapped, old and foreign blocks. Allowed answers: repaired,
+ * refused, ERR_CORRUPT. Never other data. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -295,7 +295,7 @@ static void both_copies_damaged_is_corrupt(void **state)
 	rig_free(&g);
 }
 
-/* --- roots ------------------------------------------------------------------------------------------------------------------- */
+/* --- roots ------------------------------------------------------------------------------------------------------------- */
 
 static unsigned newest_root(struct block *dev, uint64_t ring)
 {
@@ -376,7 +376,7 @@ static void no_root_is_refused(void **state)
 	rig_free(&g);
 }
 
-/* --- headers ----------------------------------------------------------------------------------------------------------------- */
+/* --- headers ----------------------------------------------------------------------------------------------------------- */
 
 static void any_flipped_bit_of_a_header_is_mended_from_the_other(void **state)
 {
@@ -418,7 +418,7 @@ static void both_headers_damaged_is_refused(void **state)
 	rig_free(&g);
 }
 
-/* Takes header A, changes its label and sequence number, and puts it in both places: with a MAC of its own key, or the old one. */
+/* Takes header A, changes its label and sequence number, and puts it in both places: with a MAC of its key, or the old one. */
 static void forge_headers(struct rig *g, bool with_key)
 {
 	uint8_t *bytes = malloc(65536), mac[32], kcv[KCV_BYTES];

@@ -134,7 +134,7 @@ static void check_all(struct scene *s, bool corrupt)
 		check_piece(s, i, corrupt);
 }
 
-/* --- data writes ------------------------------------------------------------------------------------------------------------ */
+/* --- data writes ------------------------------------------------------------------------------------------------------- */
 
 /* The client hears of it; old bytes are there where the device kept them, new ones where it took them; the volume lives on. */
 static void fail_data_write(unsigned long n, unsigned pages_done, int error, bool *hit)
@@ -144,7 +144,10 @@ static void fail_data_write(unsigned long n, unsigned pages_done, int error, boo
 	set_scene(&s);
 	play(&s, 1);
 	assert_false(s.failed);
-	block_memory_fail(s.rig.dev, (struct memory_fault){ .call = MEMORY_WRITE, .nth = n, .error = error, .from = s.data,
+	block_memory_fail(s.rig.dev, (struct memory_fault){ .call = MEMORY_WRITE,
+							    .nth = n,
+							    .error = error,
+							    .from = s.data,
 							    .to = s.data + SECTORS * (uint64_t)SECTOR_BYTES,
 							    .pages_done = pages_done });
 	play(&s, 10);
@@ -182,8 +185,12 @@ static void a_large_write_that_is_refused_half_way(void **state)
 	rig_noise(new, BYTES, 2);
 	set_scene(&s);
 	assert_int_equal(volume_write(s.rig.volume, old, BYTES, 0, true), 0);
-	block_memory_fail(s.rig.dev, (struct memory_fault){ .call = MEMORY_WRITE, .nth = 2, .error = ERR_NOSPACE, .from = s.data,
-							    .to = s.data + BYTES, .pages_done = 100 });
+	block_memory_fail(s.rig.dev, (struct memory_fault){ .call = MEMORY_WRITE,
+							    .nth = 2,
+							    .error = ERR_NOSPACE,
+							    .from = s.data,
+							    .to = s.data + BYTES,
+							    .pages_done = 100 });
 	assert_int_equal(volume_write(s.rig.volume, new, BYTES, 0, false), ERR_NOSPACE);
 	assert_int_equal(volume_flush(s.rig.volume), 0);
 	rig_kill(&s.rig);
@@ -198,7 +205,7 @@ static void a_large_write_that_is_refused_half_way(void **state)
 	free(got);
 }
 
-/* --- reads ------------------------------------------------------------------------------------------------------------------ */
+/* --- reads ------------------------------------------------------------------------------------------------------------- */
 
 static void fail_read(unsigned long n, bool *hit)
 {
@@ -232,7 +239,7 @@ static void a_failed_read_is_an_error_and_nothing_else(void **state)
 		fail_read(n, &hit);
 }
 
-/* --- the tree, the root and flushes ------------------------------------------------------------------------------------------ */
+/* --- the tree, the root and flushes ------------------------------------------------------------------------------------ */
 
 static void nothing_is_acknowledged_any_more(struct scene *s)
 {
@@ -294,11 +301,14 @@ static void a_failed_node_or_root_write_ends_acknowledgement(void **state)
 	rig_close(&s.rig);
 	rig_free(&s.rig);
 	for (unsigned long n = 1; hit; n++)
-		fail_tree((struct memory_fault){ .call = MEMORY_WRITE, .nth = n, .error = ERR_IO, .from = 4096, .to = data }, &hit);
+		fail_tree((struct memory_fault){ .call = MEMORY_WRITE, .nth = n, .error = ERR_IO, .from = 4096, .to = data },
+			  &hit);
 	hit = true;
 	for (unsigned long n = 1; hit; n++)
-		fail_tree((struct memory_fault){ .call = MEMORY_WRITE, .nth = n, .error = ERR_IO, .from = upper_b,
-						 .to = UINT64_MAX }, &hit);
+		fail_tree(
+			(struct memory_fault){
+				.call = MEMORY_WRITE, .nth = n, .error = ERR_IO, .from = upper_b, .to = UINT64_MAX },
+			&hit);
 }
 
 /* Ring A has the new root durably before ring B is touched: a failure there loses nothing at all. */
@@ -312,8 +322,10 @@ static void a_failed_second_root_loses_nothing(void **state)
 	ring_b = header_offset(&s.rig, 0x78);
 	for (unsigned i = 0; i < PIECES; i++)
 		write_one(&s, i, 1);
-	block_memory_fail(s.rig.dev, (struct memory_fault){ .call = MEMORY_WRITE, .nth = 1, .error = ERR_IO, .from = ring_b,
-							    .to = ring_b + 4 * SECTOR_BYTES });
+	block_memory_fail(
+		s.rig.dev,
+		(struct memory_fault){
+			.call = MEMORY_WRITE, .nth = 1, .error = ERR_IO, .from = ring_b, .to = ring_b + 4 * SECTOR_BYTES });
 	assert_int_equal(volume_flush(s.rig.volume), ERR_IO);
 	nothing_is_acknowledged_any_more(&s);
 	rig_kill(&s.rig);
@@ -344,7 +356,7 @@ static void a_second_writer_is_noticed_before_the_root_is_written(void **state)
 	rig_free(&other);
 }
 
-/* --- opening and formatting --------------------------------------------------------------------------------------------------- */
+/* --- opening and formatting -------------------------------------------------------------------------------------------- */
 
 static void fail_open(enum memory_call call, unsigned long n, bool *hit)
 {

@@ -10,7 +10,9 @@
 
 static struct volume_format sample(uint64_t size)
 {
-	struct volume_format f = { .size = size, .label = "rig", .now = 5,
+	struct volume_format f = { .size = size,
+				   .label = "rig",
+				   .now = 5,
 				   .slot = { .type = KEK_SLOT_AES_KW, .gen_no = 1, .wrapped_size = 56, .label = "kek" } };
 
 	memcpy(f.uuid, rig_uuid, UUID_BYTES);
@@ -151,7 +153,8 @@ static void a_format_that_is_cut_leaves_no_volume(void **state)
 
 			if (older)
 				assert_int_equal(volume_format(dev, k, &f), 0);
-			block_memory_fail(dev, (struct memory_fault){ .call = MEMORY_WRITE, .nth = n, .times = 1000, .error = ERR_IO });
+			block_memory_fail(
+				dev, (struct memory_fault){ .call = MEMORY_WRITE, .nth = n, .times = 1000, .error = ERR_IO });
 			r = volume_format(dev, k, &f);
 			block_memory_cut(dev, n);
 			if (r == 0) {
@@ -174,7 +177,7 @@ static void a_format_that_is_cut_leaves_no_volume(void **state)
 	keyring_destroy(k);
 }
 
-/* --- very large -------------------------------------------------------------------------------------------------------------- */
+/* --- very large -------------------------------------------------------------------------------------------------------- */
 
 struct sum {
 	uint64_t zero, data, calls;
@@ -258,7 +261,7 @@ static void ranges_past_the_end_are_refused(void **state)
 	rig_free(&g);
 }
 
-/* --- sessions ---------------------------------------------------------------------------------------------------------------- */
+/* --- sessions ---------------------------------------------------------------------------------------------------------- */
 
 static void a_pinned_size_that_differs_is_foreign(void **state)
 {

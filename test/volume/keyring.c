@@ -16,8 +16,9 @@ struct message {
 
 static struct aead_item item_of(struct message *m, bool sealing)
 {
-	struct aead_item item = { .size = sizeof m->in, .tag = m->tag, .in = sealing ? m->in : m->out,
-				  .out = sealing ? m->out : m->back };
+	struct aead_item item = {
+		.size = sizeof m->in, .tag = m->tag, .in = sealing ? m->in : m->out, .out = sealing ? m->out : m->back
+	};
 
 	item.iv[0] = 9;
 	return item;
@@ -31,7 +32,7 @@ static int seal(struct keyring *k, struct message *m, uint32_t gen_no, const uin
 }
 
 static int open_message(struct keyring *k, struct message *m, enum key_domain domain, uint32_t gen_no, const uint8_t *salt,
-                        size_t *bad)
+			size_t *bad)
 {
 	struct aead_item item = item_of(m, false);
 
@@ -93,12 +94,13 @@ static void a_payload_of_another_volume_is_foreign(void **state)
 /* From the formulas in SPEC.md with another HMAC implementation. */
 static void known_answers(void **state)
 {
-	static const uint8_t bind[DEK_BIND_BYTES] = { 0x07, 0x88, 0x3B, 0x65, 0x13, 0x66, 0xAC, 0xF8, 0x98, 0x66, 0x1A, 0xBF, 0x5B, 0xDE, 0xE2, 0x28 };
-	static const uint8_t kcv_answer[KCV_BYTES] = { 0x10, 0xA2, 0xA9, 0x69, 0x3B, 0x8F, 0x91, 0x2D, 0xB2, 0x91, 0x9B, 0x55, 0x90, 0x61, 0x53, 0x9C };
-	static const uint8_t mac_answer[32] = {
-		0xEB, 0x40, 0x84, 0xC2, 0xE2, 0x16, 0x4C, 0x81, 0xB1, 0x28, 0x86, 0x2C, 0x3E, 0x24, 0xBA, 0x83,
-		0x8D, 0x90, 0x1F, 0x6A, 0xB1, 0xA3, 0x3F, 0x5D, 0x54, 0xC0, 0x38, 0x7F, 0x38, 0xDB, 0x8A, 0xCF
-	};
+	static const uint8_t bind[DEK_BIND_BYTES] = { 0x07, 0x88, 0x3B, 0x65, 0x13, 0x66, 0xAC, 0xF8,
+						      0x98, 0x66, 0x1A, 0xBF, 0x5B, 0xDE, 0xE2, 0x28 };
+	static const uint8_t kcv_answer[KCV_BYTES] = { 0x10, 0xA2, 0xA9, 0x69, 0x3B, 0x8F, 0x91, 0x2D,
+						       0xB2, 0x91, 0x9B, 0x55, 0x90, 0x61, 0x53, 0x9C };
+	static const uint8_t mac_answer[32] = { 0xEB, 0x40, 0x84, 0xC2, 0xE2, 0x16, 0x4C, 0x81, 0xB1, 0x28, 0x86,
+						0x2C, 0x3E, 0x24, 0xBA, 0x83, 0x8D, 0x90, 0x1F, 0x6A, 0xB1, 0xA3,
+						0x3F, 0x5D, 0x54, 0xC0, 0x38, 0x7F, 0x38, 0xDB, 0x8A, 0xCF };
 	uint8_t payload[DEK_PAYLOAD_BYTES], kcv[KCV_BYTES], mac[32];
 	struct keyring *k;
 
@@ -182,7 +184,7 @@ static void shut_admits_the_privileged_thread_only_and_wiped_nobody(void **state
 	keyring_destroy(k);
 }
 
-/* --- many threads, more salts than the cache holds ----------------------------------------------------------------------------- */
+/* --- many threads, more salts than the cache holds --------------------------------------------------------------------- */
 
 struct user {
 	pthread_t thread;
@@ -238,7 +240,7 @@ static void a_busy_ring_is_right_until_it_is_wiped_and_then_empty(void **state)
 	keyring_destroy(k);
 }
 
-/* --- a wipe in the middle of a long run ---------------------------------------------------------------------------------------- */
+/* --- a wipe in the middle of a long run -------------------------------------------------------------------------------- */
 
 struct long_run {
 	pthread_t thread;

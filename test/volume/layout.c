@@ -20,7 +20,7 @@ static void crc32c_known_answer(void **state)
 	assert_int_equal(crc32c(crc32c(0, "1234", 4), "56789", 5), 0xE3069283);
 }
 
-/* --- geometry ---------------------------------------------------------------------------------------------------------------- */
+/* --- geometry ---------------------------------------------------------------------------------------------------------- */
 
 static void one_tebibyte_is_as_computed_by_hand(void **state)
 {
@@ -80,8 +80,22 @@ static void check_regions(uint64_t n)
 
 static void regions_never_overlap(void **state)
 {
-	static const uint64_t sizes[] = { 1, 2, 99, 100, 101, 9999, 10000, 10001, 65535, 65536, 999999, 1000001, 100000001,
-					  UINT64_C(1) << 31, UINT64_C(10000000001), UINT64_C(1) << 50 };
+	static const uint64_t sizes[] = { 1,
+					  2,
+					  99,
+					  100,
+					  101,
+					  9999,
+					  10000,
+					  10001,
+					  65535,
+					  65536,
+					  999999,
+					  1000001,
+					  100000001,
+					  UINT64_C(1) << 31,
+					  UINT64_C(10000000001),
+					  UINT64_C(1) << 50 };
 
 	(void)state;
 	for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
@@ -119,12 +133,18 @@ static void the_log_is_a_thousandth_within_limits(void **state)
 	assert_int_equal(geometry_log_blocks(UINT64_C(1) << 40), 65536);
 }
 
-/* --- header ------------------------------------------------------------------------------------------------------------------ */
+/* --- header ------------------------------------------------------------------------------------------------------------ */
 
 static void sample(struct header *h)
 {
-	struct kek_slot slot = { .type = KEK_SLOT_RSA_OAEP, .hash = KEK_HASH_SHA256, .label = "L", .token = "T", .id = { 7, 8, 9 },
-				 .id_size = 3, .gen_no = 5, .wrapped_size = 512 };
+	struct kek_slot slot = { .type = KEK_SLOT_RSA_OAEP,
+				 .hash = KEK_HASH_SHA256,
+				 .label = "L",
+				 .token = "T",
+				 .id = { 7, 8, 9 },
+				 .id_size = 3,
+				 .gen_no = 5,
+				 .wrapped_size = 512 };
 
 	memset(h, 0, sizeof *h);
 	memset(slot.wrapped, 0xBB, slot.wrapped_size);
@@ -133,8 +153,9 @@ static void sample(struct header *h)
 	memcpy(h->label, "name", 4);
 	h->seq = 3;
 	h->created = 0x1234;
-	h->generations[0] = (struct generation){ .gen_no = 5, .state = GENERATION_ACTIVE, .created = 6, .ctr_start = 7,
-						 .kcv = { 0xCC, 0xCD } };
+	h->generations[0] = (struct generation){
+		.gen_no = 5, .state = GENERATION_ACTIVE, .created = 6, .ctr_start = 7, .kcv = { 0xCC, 0xCD }
+	};
 	h->slot_count = 1;
 	h->slots[0] = slot;
 	assert_int_equal(geometry_compute(&h->geometry, 10001, 256, volume_backing_size(10001 * SECTOR_BYTES)), 0);
@@ -311,7 +332,8 @@ static void random_headers_do_no_harm(void **state)
 	for (int i = 0; i < 1000; i++) {
 		encode_sample();
 		for (uint64_t n = 1 + rig_random(&random) % 4; n > 0; n--) {
-			uint64_t at = rig_random(&random) % 4 == 0 ? 0x1000 + rig_random(&random) % 0x400 : rig_random(&random) % 0x340;
+			uint64_t at =
+				rig_random(&random) % 4 == 0 ? 0x1000 + rig_random(&random) % 0x400 : rig_random(&random) % 0x340;
 
 			bytes[at] = (uint8_t)rig_random(&random);
 		}
@@ -335,11 +357,12 @@ static void a_short_backing_is_named_to_the_byte(void **state)
 	assert_string_equal(why, "backing is 4096 bytes smaller than the header says");
 }
 
-/* --- slots, nodes, roots ------------------------------------------------------------------------------------------------------- */
+/* --- slots, nodes, roots ----------------------------------------------------------------------------------------------- */
 
 static void slot_bytes_are_where_the_format_says(void **state)
 {
-	struct slot in = { .tag = { 1 }, .salt = { 2 }, .gen_ix = 3, .state = SLOT_ZERO, .ctr = UINT64_C(0x0102030405060708) }, out;
+	struct slot in = { .tag = { 1 }, .salt = { 2 }, .gen_ix = 3, .state = SLOT_ZERO, .ctr = UINT64_C(0x0102030405060708) },
+		    out;
 	uint8_t at[SLOT_BYTES];
 
 	(void)state;
@@ -381,9 +404,23 @@ static void node_bytes_are_where_the_format_says(void **state)
 
 static void root_bytes_are_where_the_format_says(void **state)
 {
-	struct root in = { .seq = 1, .gen_no = 2, .salt = { 3 }, .clean = true, .session = { 4 }, .ctr_next = 5, .settled = 6,
-			   .tail_seq = 7, .prev_tag = { 8 }, .top = { .tag = { 9 }, .ctr = 10 }, .header_hash = { { 11 }, { 12 } },
-			   .rekey_from = 13, .rekey_to = 14, .rekey_state = 15, .rekey_cursor = 16, .anchor = 17, .opens = 18,
+	struct root in = { .seq = 1,
+			   .gen_no = 2,
+			   .salt = { 3 },
+			   .clean = true,
+			   .session = { 4 },
+			   .ctr_next = 5,
+			   .settled = 6,
+			   .tail_seq = 7,
+			   .prev_tag = { 8 },
+			   .top = { .tag = { 9 }, .ctr = 10 },
+			   .header_hash = { { 11 }, { 12 } },
+			   .rekey_from = 13,
+			   .rekey_to = 14,
+			   .rekey_state = 15,
+			   .rekey_cursor = 16,
+			   .anchor = 17,
+			   .opens = 18,
 			   .unwraps = 19 };
 	uint8_t block[SECTOR_BYTES] = { 0 }, *s = block + 0x60;
 	struct root out;

@@ -246,7 +246,7 @@ static void a_drain_before_a_lock_is_refused(void **state)
 	rig_free(&rig);
 }
 
-/* --- a device that hangs ---------------------------------------------------------------------------------------------------- */
+/* --- a device that hangs ----------------------------------------------------------------------------------------------- */
 
 struct hang {
 	sem_t reached, go_on;
@@ -350,8 +350,8 @@ static void a_hung_write_does_not_delay_the_wipe(void **state)
 	assert_int_equal(other.result, 0);
 	start(&writer, &rig, CALL_WRITE, 300);
 	sem_wait(&hang.reached);
-	start(&reader, &rig, CALL_READ, 300);  /* waits for the range */
-	start(&flusher, &rig, CALL_FLUSH, 0);  /* waits for the write in flight */
+	start(&reader, &rig, CALL_READ, 300); /* waits for the range */
+	start(&flusher, &rig, CALL_FLUSH, 0); /* waits for the write in flight */
 	usleep(20000);
 	assert_false(atomic_load(&reader.done));
 	assert_false(atomic_load(&flusher.done));
@@ -434,8 +434,12 @@ static void a_write_lost_after_the_lock_is_reported(void **state)
 	start(&writer, &rig, CALL_WRITE, 5);
 	pthread_join(writer.thread, NULL);
 	hang_arm(&hang, &rig, MEMORY_WRITE, data, data + 1000 * SECTOR_BYTES);
-	block_memory_fail(rig.dev, (struct memory_fault){ .call = MEMORY_WRITE, .nth = 1, .times = 1000, .error = ERR_IO,
-							  .from = data + 6 * SECTOR_BYTES, .to = data + 7 * SECTOR_BYTES });
+	block_memory_fail(rig.dev, (struct memory_fault){ .call = MEMORY_WRITE,
+							  .nth = 1,
+							  .times = 1000,
+							  .error = ERR_IO,
+							  .from = data + 6 * SECTOR_BYTES,
+							  .to = data + 7 * SECTOR_BYTES });
 	start(&writer, &rig, CALL_WRITE, 6);
 	sem_wait(&hang.reached);
 	volume_lock_keys(rig.volume, &cut, &wiped);
@@ -508,7 +512,8 @@ static void make_many_leaves(struct rig *g)
 	rig_must_open(g);
 }
 
-/* A leaf is being loaded; meanwhile others load, change, write and evict it. What the load brings is neither used nor a bad tag. */
+/* A leaf is being loaded; meanwhile others load, change, write and evict it. What the load brings is neither used nor a bad
+ * tag. */
 static void a_load_that_was_overtaken_is_thrown_away(void **state)
 {
 	struct rig rig;
@@ -582,7 +587,7 @@ static void the_largest_lock(void **state)
 	before = rig_now_ns();
 	volume_lock_keys(rig.volume, &cut, &wiped);
 	print_message("lock with %llu dirty nodes: %llu us to keys wiped\n", (unsigned long long)stats.dirty_nodes,
-	              (unsigned long long)(wiped - before) / 1000);
+		      (unsigned long long)(wiped - before) / 1000);
 	assert_int_equal(volume_lock_drain(rig.volume), 0);
 	rig_kill(&rig);
 	rig_must_open(&rig);

@@ -8,7 +8,7 @@
 
 struct oracle {
 	struct rig rig;
-	uint8_t *bytes;   /* what a read must return */
+	uint8_t *bytes; /* what a read must return */
 	uint8_t *buffer;
 	uint64_t size;
 	uint64_t random;

@@ -31,7 +31,12 @@ void rig_format(struct rig *g, uint64_t size)
 		.size = size,
 		.label = "rig",
 		.now = 1700000000,
-		.slot = { .type = KEK_SLOT_AES_KW, .gen_no = 1, .wrapped_size = 56, .label = "kek", .token = "token", .id_size = 2,
+		.slot = { .type = KEK_SLOT_AES_KW,
+			  .gen_no = 1,
+			  .wrapped_size = 56,
+			  .label = "kek",
+			  .token = "token",
+			  .id_size = 2,
 			  .id = { 0xAB, 0xCD } },
 	};
 
