@@ -1,0 +1,287 @@
+/* Children that fail on demand: started by the supervisor as fallgate-hsm, nbdkit (a serving dataplane) or fallgate-mgmt, it does
+ * what the file hsm.mode or dataplane.mode beside it says, read anew at every message. What must hold: in mode "good" it keeps the
+ * protocol, so that whatever a test sees in another mode comes from that mode. */
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "ipc/channel.h"
+#include "revocation/revocation.h"
+
+static char dir[200];
+static struct channel supervisor;
+static uint32_t generation;
+
+static void path_of(const char *name, char *out, size_t size)
+{
+	snprintf(out, size, "%s/%s", dir, name);
+}
+
+static const char *mode(const char *file)
+{
+	static char text[64];
+	char path[256];
+	FILE *f;
+
+	path_of(file, path, sizeof path);
+	f = fopen(path, "r");
+	text[0] = '\0';
+	if (f != NULL && fgets(text, sizeof text, f) != NULL)
+		text[strcspn(text, "\n")] = '\0';
+	if (f != NULL)
+		fclose(f);
+	return text;
+}
+
+static bool mode_is(const char *file, const char *wanted)
+{
+	return strcmp(mode(file), wanted) == 0;
+}
+
+static void note(const char *file, const char *text)
+{
+	char path[256];
+	int fd;
+
+	path_of(file, path, sizeof path);
+	fd = open(path, O_WRONLY | O_CREAT | O_APPEND, 0666);
+	if (fd < 0 || write(fd, text, strlen(text)) < 0)
+		_exit(9);
+	close(fd);
+}
+
+_Noreturn static void hang(void)
+{
+	for (;;)
+		pause();
+}
+
+static void tell(struct message *m)
+{
+	if (channel_send(&supervisor, m, NULL, 0) != 0)
+		_exit(8);
+}
+
+static uint64_t now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_BOOTTIME, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* ---- hsm ---- */
+
+static void hsm_open(const struct message *q)
+{
+	struct message m;
+	struct msg_hsm_opened *o = &m.body.hsm_opened;
+
+	if (q->body.hsm_open.login_allowed)
+		note("logins", "x");
+	if (mode_is("hsm.mode", "hang-open"))
+		hang();
+	message_init(&m, MSG_HSM_OPENED, q->nonce);
+	o->type = KEK_AES_KW;
+	o->bits = 256;
+	if (mode_is("hsm.mode", "refuse-pin") || !q->body.hsm_open.login_allowed) {
+		o->verdict = VERDICT_ACCESS_REVOKED;
+		o->login_refused = q->body.hsm_open.login_allowed;
+	} else if (mode_is("hsm.mode", "deleted")) {
+		o->verdict = VERDICT_DELETED;
+	} else if (mode_is("hsm.mode", "expired")) {
+		strcpy(o->end_date, "20200101");
+	}
+	tell(&m);
+}
+
+static void hsm_probe(const struct message *q)
+{
+	struct message m;
+	struct msg_hsm_verdict *v = &m.body.hsm_verdict;
+
+	if (mode_is("hsm.mode", "hang"))
+		hang();
+	if (mode_is("hsm.mode", "crash"))
+		_exit(11);
+	message_init(&m, MSG_HSM_VERDICT, q->nonce);
+	memset(v->answer, mode_is("hsm.mode", "lie") ? 0x43 : 0x42, sizeof v->answer);
+	if (mode_is("hsm.mode", "disabled"))
+		v->verdict = VERDICT_DISABLED;
+	if (mode_is("hsm.mode", "unreachable"))
+		v->verdict = VERDICT_UNREACHABLE;
+	tell(&m);
+	if (mode_is("hsm.mode", "unasked"))
+		tell(&m);
+}
+
+static void hsm_ticket(const struct message *q)
+{
+	struct message m;
+
+	if (mode_is("hsm.mode", "hang-ticket"))
+		hang();
+	message_init(&m, MSG_HSM_VERDICT, q->nonce);
+	if (mode_is("hsm.mode", "dek-refused"))
+		m.body.hsm_verdict.verdict = VERDICT_DEK_REFUSED;
+	tell(&m);
+	_exit(0);
+}
+
+static void hsm(const struct message *m)
+{
+	if (m->type == MSG_HSM_OPEN)
+		hsm_open(m);
+	else if (m->type == MSG_HSM_PROBE)
+		hsm_probe(m);
+	else if (m->type == MSG_HSM_UNWRAP)
+		hsm_ticket(m);
+	else
+		_exit(0);
+}
+
+/* ---- dataplane ---- */
+
+static void wiped(uint32_t of, bool self, uint8_t cause)
+{
+	struct message m;
+
+	message_init(&m, MSG_DP_WIPED, 0);
+	m.body.dp_wiped = (struct msg_dp_wiped){ .generation = of, .self = self, .cause = cause, .cut_ns = now(), .wiped_ns = now() };
+	tell(&m);
+}
+
+static void drained(void)
+{
+	struct message m;
+
+	message_init(&m, MSG_DP_DRAINED, 0);
+	m.body.dp_drained.drained_ns = now();
+	tell(&m);
+}
+
+static void opened(uint64_t nonce, int error)
+{
+	struct message m;
+
+	message_init(&m, MSG_DP_OPENED, nonce);
+	m.body.dp_opened.generation = generation;
+	m.body.dp_opened.error = error;
+	strcpy(m.body.dp_opened.kernel, "fake");
+	m.body.dp_opened.memory = 1;
+	tell(&m);
+}
+
+static void ready(uint64_t nonce)
+{
+	struct message m;
+	bool busy = mode_is("dataplane.mode", "busy");
+
+	if (mode_is("dataplane.mode", "not-ready"))
+		hang();
+	message_init(&m, MSG_DP_READY, nonce);
+	m.body.dp_ready.ok = !busy;
+	m.body.dp_ready.error = busy ? ERR_BUSY : 0;
+	tell(&m);
+	if (mode_is("dataplane.mode", "unasked"))
+		opened(0, 0);
+}
+
+static void ticket(const struct message *q)
+{
+	generation = q->body.dp_ticket.generation;
+	opened(q->nonce, mode_is("dataplane.mode", "corrupt") ? ERR_CORRUPT : 0);
+	if (mode_is("dataplane.mode", "die")) {
+		usleep(100000);
+		_exit(12);
+	}
+	if (mode_is("dataplane.mode", "self-lock")) {
+		usleep(100000);
+		wiped(generation, true, CAUSE_SUPERVISOR_LOST);
+		drained();
+		_exit(0);
+	}
+	if (mode_is("dataplane.mode", "drained-first")) {
+		usleep(100000);
+		drained();
+		hang();
+	}
+}
+
+static void lock(void)
+{
+	if (mode_is("dataplane.mode", "deaf"))
+		hang();
+	wiped(generation + (mode_is("dataplane.mode", "stale") ? 7 : 0), false, CAUSE_COMMANDED);
+	drained();
+	_exit(0);
+}
+
+static void dataplane(const struct message *m)
+{
+	if (m->type == MSG_DP_ATTACH)
+		ready(m->nonce);
+	else if (m->type == MSG_DP_TICKET)
+		ticket(m);
+	else if (m->type == MSG_DP_LOCK || m->type == MSG_DP_DETACH)
+		lock();
+}
+
+static void mgmt(const struct message *m)
+{
+	(void)m;
+}
+
+/* What it was given: descriptors and environment, for the test that asks. */
+static void describe(const char *file)
+{
+	extern char **environ;
+	DIR *d = opendir("/proc/self/fd");
+	char text[4096] = "";
+
+	for (struct dirent *e = readdir(d); e != NULL; e = readdir(d))
+		if (e->d_name[0] != '.' && atoi(e->d_name) != dirfd(d))
+			snprintf(text + strlen(text), sizeof text - strlen(text), "fd %s\n", e->d_name);
+	closedir(d);
+	for (char **e = environ; *e != NULL; e++)
+		snprintf(text + strlen(text), sizeof text - strlen(text), "env %.100s\n", *e);
+	note(file, text);
+}
+
+int main(int argc, char **argv)
+{
+	const char *base = strrchr(argv[0], '/');
+	bool serves = base != NULL && strcmp(base, "/nbdkit") == 0, is_hsm = base != NULL && strcmp(base, "/fallgate-hsm") == 0;
+	int fds[CHANNEL_FDS_MAX];
+	unsigned count;
+	struct message m;
+
+	(void)argc;
+	if (base == NULL)
+		return 2;
+	snprintf(dir, sizeof dir, "%.*s", (int)(base - argv[0]), argv[0]);
+	describe(serves ? "dataplane.given" : is_hsm ? "hsm.given" : "mgmt.given");
+	channel_init(&supervisor, serves ? 4 : 3, serves ? ROLE_DATAPLANE : is_hsm ? ROLE_HSM : ROLE_MGMT, ROLE_SUPERVISOR);
+	message_init(&m, MSG_HELLO, 0);
+	strcpy(m.body.hello.version, FALLGATE_VERSION);
+	m.body.hello.pid = getpid();
+	if (is_hsm && mode_is("hsm.mode", "other-version"))
+		strcpy(m.body.hello.version, "9.9.9");
+	tell(&m);
+	while (channel_receive_wait(&supervisor, &m, fds, &count, NULL, -1) == 1) {
+		while (count > 0)
+			close(fds[--count]);
+		if (serves)
+			dataplane(&m);
+		else if (is_hsm)
+			hsm(&m);
+		else
+			mgmt(&m);
+	}
+	return 0;
+}

@@ -1,0 +1,537 @@
+/* The supervisor among children that hang, lie, crash, speak out of turn and never confirm a wipe: real processes, real time. */
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "supervisor/agent.h"
+#include "supervisor/challenge.h"
+#include "supervisor/kek.h"
+#include "supervisor/manage.h"
+#include "supervisor/volume.h"
+
+static const char *fake_child;
+static char dir[64];
+static struct agent *agent;
+static struct volume *volume;
+static struct watch writer_watch;
+
+void agent_stop(struct agent *a)
+{
+	a->stopping = true;
+}
+
+static void put(const char *name, const char *text)
+{
+	char path[200], temporary[200];
+	FILE *f;
+
+	snprintf(path, sizeof path, "%s/%s", dir, name);
+	snprintf(temporary, sizeof temporary, "%s/%s.new", dir, name);
+	f = fopen(temporary, "w");
+	assert_non_null(f);
+	fputs(text, f);
+	fclose(f);
+	assert_int_equal(chmod(temporary, 0600), 0);
+	assert_int_equal(rename(temporary, path), 0);
+}
+
+static void get(const char *name, char *out, size_t size)
+{
+	char path[200];
+	FILE *f;
+	size_t n = 0;
+
+	snprintf(path, sizeof path, "%s/%s", dir, name);
+	f = fopen(path, "r");
+	if (f != NULL) {
+		n = fread(out, 1, size - 1, f);
+		fclose(f);
+	}
+	out[n] = '\0';
+}
+
+static void writer_ready(void *context)
+{
+	struct written_gate w;
+
+	(void)context;
+	while (writer_take(agent->writer, &w))
+		volume_gate_written(volume, w.seq, w.error);
+	manage_written(agent);
+}
+
+static void make_records(void)
+{
+	struct volume_record v = { .gen_no = 1, .size = 1 << 20, .kek = "main" };
+	struct kek_record k = { .type = KEK_AES_KW, .bits = 256, .canary_size = 40 };
+	struct gate_record g = { .seq = 1 };
+	uint8_t canary[CHALLENGE_BYTES];
+
+	memset(canary, 0x42, sizeof canary);
+	fingerprint_aes(k.fingerprint, canary);
+	memcpy(v.fingerprint, k.fingerprint, sizeof v.fingerprint);
+	assert_int_equal(records_write_kek(&agent->records, "main", &k), 0);
+	assert_int_equal(records_write_volume(&agent->records, "demo", &v), 0);
+	assert_int_equal(records_write_gate(&agent->records, "demo", &g), 0);
+}
+
+static int setup(void **state)
+{
+	static const char *const programs[] = { "fallgate-hsm", "nbdkit", "fallgate-mgmt" };
+	struct config *c;
+	char path[200];
+
+	(void)state;
+	strcpy(dir, "/tmp/fallgate-faults-XXXXXX");
+	assert_non_null(mkdtemp(dir));
+	for (unsigned i = 0; i < 3; i++) {
+		snprintf(path, sizeof path, "%s/%s", dir, programs[i]);
+		assert_int_equal(symlink(fake_child, path), 0);
+	}
+	put("hsm.mode", "good");
+	put("dataplane.mode", "good");
+	put("pin", "1234\n");
+	put("demo.img", "x");
+	agent = calloc(1, sizeof *agent);
+	c = &agent->config;
+	snprintf(c->libexec_dir, sizeof c->libexec_dir, "%s", dir);
+	snprintf(c->nbdkit, sizeof c->nbdkit, "%s/nbdkit", dir);
+	c->keks[0] = (struct kek_config){ .name = "main", .probe_interval_ns = 200 * MS_NS, .fresh_every = 4,
+		                          .hsm_deadline_ns = 400 * MS_NS, .outage_budget_ns = 1500 * MS_NS };
+	snprintf(c->keks[0].pin_path, sizeof c->keks[0].pin_path, "%s/pin", dir);
+	strcpy(c->keks[0].environment[0], "FAKE=1");
+	c->keks[0].environment_count = c->kek_count = 1;
+	c->volumes[0] = (struct volume_config){ .name = "demo", .kek = "main", .attach_auto = true, .listen_mode = 0600 };
+	snprintf(c->volumes[0].backing, sizeof c->volumes[0].backing, "%s/demo.img", dir);
+	snprintf(c->volumes[0].listen_path, sizeof c->volumes[0].listen_path, "%s/demo.sock", dir);
+	c->volume_count = 1;
+	snprintf(path, sizeof path, "%s/state", dir);
+	assert_int_equal(loop_init(&agent->loop), 0);
+	assert_int_equal(records_open(&agent->records, path, true), 0);
+	make_records();
+	assert_int_equal(ledger_open(&agent->ledger, &agent->records), 0);
+	assert_int_equal(writer_start(&agent->writer, &agent->records, &agent->ledger), 0);
+	assert_int_equal(loop_watch(&agent->loop, &writer_watch, writer_fd(agent->writer), writer_ready, NULL), 0);
+	assert_int_equal(kek_create(&agent->keks[0], agent, &c->keks[0]), 0);
+	agent->kek_count = 1;
+	assert_int_equal(volume_create(&volume, agent, "demo", &c->volumes[0]), 0);
+	agent->volumes[agent->volume_count++] = volume;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	char command[200];
+
+	(void)state;
+	agent->stopping = true;
+	volume_destroy(volume);
+	kek_destroy(agent->keks[0]);
+	writer_stop(agent->writer);
+	ledger_close(&agent->ledger);
+	records_close(&agent->records);
+	loop_close(&agent->loop);
+	free(agent);
+	snprintf(command, sizeof command, "rm -r %s", dir);
+	return system(command);
+}
+
+/* A watchdog for the loop itself: wakes it so that time-outs are seen. */
+static void nothing(void *context)
+{
+	(void)context;
+}
+
+static void run_for(unsigned ms)
+{
+	uint64_t until = boot_now() + ms * MS_NS;
+	struct timer t;
+
+	timer_init(&t, nothing, NULL);
+	while (boot_now() < until) {
+		timer_arm(&agent->loop, &t, boot_now() + 10 * MS_NS);
+		loop_once(&agent->loop);
+	}
+	timer_disarm(&agent->loop, &t);
+}
+
+static bool reach(enum gate_state state, unsigned ms)
+{
+	uint64_t until = boot_now() + ms * MS_NS;
+	struct timer t;
+
+	timer_init(&t, nothing, NULL);
+	while (volume->gate.state != state && boot_now() < until) {
+		timer_arm(&agent->loop, &t, boot_now() + 10 * MS_NS);
+		loop_once(&agent->loop);
+	}
+	timer_disarm(&agent->loop, &t);
+	return volume->gate.state == state;
+}
+
+static void expect(enum gate_state state, enum gate_cause cause, unsigned ms)
+{
+	if (!reach(state, ms))
+		fail_msg("in %s(%s), not in %s: %s", gate_state_name(volume->gate.state), gate_cause_name(volume->gate.cause),
+		         gate_state_name(state), volume->text);
+	assert_string_equal(gate_cause_name(volume->gate.cause), gate_cause_name(cause));
+}
+
+static void attach(void)
+{
+	volume_feed(volume, EV_ATTACH, CAUSE_NONE, "test", NULL);
+	expect(GATE_AVAILABLE, CAUSE_NONE, 5000);
+}
+
+static void a_dataplane_that_never_confirms_is_killed(void **state)
+{
+	struct gate_record g;
+	uint64_t began;
+
+	(void)state;
+	attach();
+	put("dataplane.mode", "deaf");
+	began = boot_now();
+	volume_feed(volume, EV_REVOKE, CAUSE_NONE, "test", "");
+	assert_int_equal(volume->gate.state, GATE_LOCKING);
+	assert_true(reach(GATE_WIPE_UNCONFIRMED, 1000));
+	assert_true(boot_now() - began >= 60 * MS_NS);
+	expect(GATE_INACCESSIBLE, CAUSE_COMMANDED, 1000);
+	assert_true(boot_now() - began < 500 * MS_NS);
+	put("dataplane.mode", "good");
+	run_for(1500); /* a healthy HSM opens nothing that is latched */
+	expect(GATE_INACCESSIBLE, CAUSE_COMMANDED, 0);
+	assert_int_equal(records_read_gate(&agent->records, "demo", &g), 0);
+	assert_true(g.latched && g.latch_cause == CAUSE_COMMANDED && g.seq == volume->gate.seq);
+	assert_true(volume->gate_durable);
+	volume_feed(volume, EV_RESTORE, CAUSE_NONE, "test", NULL);
+	expect(GATE_AVAILABLE, CAUSE_NONE, 5000);
+}
+
+static void a_hung_hsm_spends_the_budget_and_comes_back(void **state)
+{
+	uint64_t last_good;
+
+	(void)state;
+	agent->config.keks[0].fresh_every = 1000; /* a long-lived process is to be the one that hangs */
+	attach();
+	run_for(500);
+	put("hsm.mode", "hang");
+	assert_true(reach(GATE_SUSPECT, 3000));
+	last_good = kek_last_good(agent->keks[0]);
+	assert_true(reach(GATE_OUTAGE, 3000));
+	assert_true(boot_now() - last_good < 1500 * MS_NS);
+	expect(GATE_INACCESSIBLE, CAUSE_UNREACHABLE, 3000);
+	assert_true(boot_now() - last_good >= 1500 * MS_NS && boot_now() - last_good < 2500 * MS_NS);
+	put("hsm.mode", "good");
+	expect(GATE_AVAILABLE, CAUSE_NONE, 8000);
+}
+
+static void a_hiccup_is_only_a_doubt(void **state)
+{
+	(void)state;
+	agent->config.keks[0].fresh_every = 1000;
+	attach();
+	run_for(500);
+	put("hsm.mode", "crash");
+	assert_true(reach(GATE_SUSPECT, 2000));
+	put("hsm.mode", "good");
+	expect(GATE_AVAILABLE, CAUSE_NONE, 3000);
+}
+
+static void a_budget_of_zero_locks_at_the_first_doubt(void **state)
+{
+	(void)state;
+	agent->config.keks[0].outage_budget_ns = 0;
+	attach();
+	put("hsm.mode", "crash");
+	expect(GATE_INACCESSIBLE, CAUSE_UNREACHABLE, 2000);
+}
+
+/* mode -> cause: no doubt, no budget */
+static void a_definite_refusal_locks_at_once(void **state)
+{
+	static const struct {
+		const char *mode;
+		enum gate_cause cause;
+	} rows[] = {
+		{ "disabled", CAUSE_DISABLED },
+		{ "lie", CAUSE_REPLACED },
+		{ "deleted", CAUSE_DELETED }, /* seen when opened: by the fresh process, every 4th probe */
+		{ "expired", CAUSE_EXPIRED },
+	};
+
+	(void)state;
+	attach();
+	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+		put("hsm.mode", rows[i].mode);
+		expect(GATE_INACCESSIBLE, rows[i].cause, 3000);
+		put("hsm.mode", "good");
+		expect(GATE_AVAILABLE, CAUSE_NONE, 12000);
+	}
+}
+
+static void an_unlock_that_hangs_ends_in_unreachable(void **state)
+{
+	(void)state;
+	put("hsm.mode", "hang-ticket");
+	volume_feed(volume, EV_ATTACH, CAUSE_NONE, "test", NULL);
+	expect(GATE_INACCESSIBLE, CAUSE_UNREACHABLE, 5000);
+	assert_false(volume->unlock.child.alive);
+	put("hsm.mode", "good");
+	expect(GATE_AVAILABLE, CAUSE_NONE, 8000);
+}
+
+static void a_revoke_during_an_unlock_finds_nobody_later(void **state)
+{
+	pid_t pid;
+
+	(void)state;
+	put("hsm.mode", "hang-ticket");
+	volume_feed(volume, EV_ATTACH, CAUSE_NONE, "test", NULL);
+	for (int i = 0; i < 300 && volume->unlock.child.stage != STAGE_TICKET; i++)
+		run_for(10);
+	assert_int_equal(volume->unlock.child.stage, STAGE_TICKET);
+	pid = volume->unlock.child.pid;
+	volume_feed(volume, EV_REVOKE, CAUSE_NONE, "test", "");
+	assert_int_equal(kill(pid, 0), -1); /* reaped before anything else was done */
+	expect(GATE_INACCESSIBLE, CAUSE_COMMANDED, 1000);
+}
+
+static void a_refused_dek_is_told_apart(void **state)
+{
+	(void)state;
+	put("hsm.mode", "dek-refused");
+	volume_feed(volume, EV_ATTACH, CAUSE_NONE, "test", NULL);
+	expect(GATE_INACCESSIBLE, CAUSE_DEK_REFUSED, 5000);
+}
+
+static void damage_at_opening_latches(void **state)
+{
+	(void)state;
+	put("dataplane.mode", "corrupt");
+	volume_feed(volume, EV_ATTACH, CAUSE_NONE, "test", NULL);
+	expect(GATE_INACCESSIBLE, CAUSE_INTEGRITY, 5000);
+	assert_true(volume->gate.latched);
+}
+
+static void a_dead_dataplane_is_replaced(void **state)
+{
+	(void)state;
+	attach();
+	assert_int_equal(kill(volume->dataplane.pid, SIGKILL), 0);
+	expect(GATE_INACCESSIBLE, CAUSE_ENGINE, 2000);
+	expect(GATE_AVAILABLE, CAUSE_NONE, 5000);
+}
+
+static void a_dataplane_that_locks_itself_is_believed_and_comes_back(void **state)
+{
+	(void)state;
+	put("dataplane.mode", "self-lock");
+	volume_feed(volume, EV_ATTACH, CAUSE_NONE, "test", NULL);
+	assert_true(reach(GATE_AVAILABLE, 5000));
+	put("dataplane.mode", "good");
+	expect(GATE_INACCESSIBLE, CAUSE_SUPERVISOR_LOST, 2000);
+	expect(GATE_AVAILABLE, CAUSE_NONE, 5000);
+}
+
+/* Speaking out of turn is death, whatever was said. */
+static void who_breaks_the_protocol_is_killed(void **state)
+{
+	static const char *const modes[] = { "unasked", "drained-first" };
+
+	(void)state;
+	for (unsigned i = 0; i < 2; i++) {
+		put("dataplane.mode", modes[i]);
+		volume_feed(volume, EV_ATTACH, CAUSE_NONE, "test", NULL);
+		if (i == 1)
+			assert_true(reach(GATE_AVAILABLE, 5000));
+		assert_true(reach(i == 0 ? GATE_UNLOCKING : GATE_INACCESSIBLE, 3000));
+		if (i == 0) {
+			run_for(1000);
+			assert_int_not_equal(volume->gate.state, GATE_AVAILABLE);
+		}
+		put("dataplane.mode", "good");
+		expect(GATE_AVAILABLE, CAUSE_NONE, 12000);
+		volume_feed(volume, EV_DETACH, CAUSE_NONE, "test", NULL);
+		expect(GATE_LOCKED, CAUSE_NONE, 2000);
+		run_for(200);
+	}
+}
+
+static void a_stale_wiped_is_not_believed(void **state)
+{
+	(void)state;
+	attach();
+	put("dataplane.mode", "stale");
+	volume_feed(volume, EV_REVOKE, CAUSE_NONE, "test", "");
+	expect(GATE_INACCESSIBLE, CAUSE_COMMANDED, 1000); /* by its death, not by its word */
+	assert_int_equal(volume->wiped_ns, 0);
+}
+
+static void an_hsm_that_talks_unasked_or_is_of_another_build_proves_nothing(void **state)
+{
+	(void)state;
+	attach();
+	put("hsm.mode", "unasked");
+	assert_true(reach(GATE_SUSPECT, 3000));
+	put("hsm.mode", "other-version");
+	expect(GATE_INACCESSIBLE, CAUSE_UNREACHABLE, 5000);
+}
+
+static void a_detach_ends_everything(void **state)
+{
+	char path[200];
+	struct stat st;
+
+	(void)state;
+	attach();
+	volume_feed(volume, EV_DETACH, CAUSE_NONE, "test", NULL);
+	expect(GATE_LOCKED, CAUSE_NONE, 2000);
+	run_for(500);
+	assert_false(volume->dataplane.alive);
+	snprintf(path, sizeof path, "%s/demo.sock", dir);
+	assert_int_equal(stat(path, &st), -1);
+	attach();
+}
+
+static void attach_at_once_after_a_detach_waits_for_the_old_process(void **state)
+{
+	(void)state;
+	attach();
+	volume_feed(volume, EV_DETACH, CAUSE_NONE, "test", NULL);
+	expect(GATE_LOCKED, CAUSE_NONE, 2000);
+	attach();
+}
+
+/* ---- the PIN ---- */
+
+static size_t logins(void)
+{
+	char text[4096];
+
+	get("logins", text, sizeof text);
+	return strlen(text);
+}
+
+static void a_refused_pin_is_tried_once(void **state)
+{
+	struct pin_record p;
+
+	(void)state;
+	put("hsm.mode", "refuse-pin");
+	volume_feed(volume, EV_ATTACH, CAUSE_NONE, "test", NULL);
+	expect(GATE_INACCESSIBLE, CAUSE_ACCESS_REVOKED, 5000);
+	put("hsm.mode", "good"); /* the token would take it now: it is not tried all the same */
+	run_for(3000);
+	expect(GATE_INACCESSIBLE, CAUSE_ACCESS_REVOKED, 0);
+	assert_int_equal(logins(), 1);
+	assert_int_equal(records_read_pin(&agent->records, "main", &p), 0);
+	assert_int_equal(p.state, PIN_REFUSED);
+	put("pin", "5678\n");
+	expect(GATE_AVAILABLE, CAUSE_NONE, 8000);
+	assert_int_equal(records_read_pin(&agent->records, "main", &p), 0);
+	assert_int_equal(p.state, PIN_GOOD);
+}
+
+static void a_pin_whose_result_nobody_saw_counts_as_refused(void **state)
+{
+	struct pin_record p;
+
+	(void)state;
+	put("hsm.mode", "hang-open");
+	volume_feed(volume, EV_ATTACH, CAUSE_NONE, "test", NULL);
+	assert_true(reach(GATE_INACCESSIBLE, 5000));
+	put("hsm.mode", "good");
+	run_for(2000);
+	expect(GATE_INACCESSIBLE, CAUSE_ACCESS_REVOKED, 0);
+	assert_int_equal(logins(), 1);
+	assert_int_equal(records_read_pin(&agent->records, "main", &p), 0);
+	assert_int_equal(p.state, PIN_PENDING);
+	put("pin", "1234\n");
+	expect(GATE_AVAILABLE, CAUSE_NONE, 8000);
+}
+
+static void a_good_pin_survives_a_hang(void **state)
+{
+	(void)state;
+	attach();
+	put("hsm.mode", "hang-open");
+	assert_true(reach(GATE_INACCESSIBLE, 8000));
+	put("hsm.mode", "good");
+	expect(GATE_AVAILABLE, CAUSE_NONE, 8000);
+}
+
+/* ---- what a child is given ---- */
+
+static void children_get_what_is_theirs(void **state)
+{
+	char text[4096];
+
+	(void)state;
+	assert_int_equal(setenv("SECRET_OF_THE_PARENT", "1", 1), 0);
+	attach();
+	get("dataplane.given", text, sizeof text);
+	assert_non_null(strstr(text, "fd 0\nfd 1\nfd 2\nfd 3\nfd 4\n"));
+	assert_null(strstr(text, "fd 5"));
+	assert_non_null(strstr(text, "env LD_BIND_NOW=1\n"));
+	assert_non_null(strstr(text, "env LISTEN_FDS=1\n"));
+	assert_non_null(strstr(text, "env GLIBC_TUNABLES=glibc.malloc.perturb=90\n"));
+	assert_null(strstr(text, "SECRET_OF_THE_PARENT"));
+	get("hsm.given", text, sizeof text);
+	assert_non_null(strstr(text, "env FAKE=1\n"));
+	assert_null(strstr(text, "SECRET_OF_THE_PARENT"));
+	assert_null(strstr(text, "fd 5"));
+}
+
+#define FAULT(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		FAULT(a_dataplane_that_never_confirms_is_killed),
+		FAULT(a_revoke_during_an_unlock_finds_nobody_later),
+		FAULT(a_hung_hsm_spends_the_budget_and_comes_back),
+		FAULT(a_hiccup_is_only_a_doubt),
+		FAULT(a_budget_of_zero_locks_at_the_first_doubt),
+		FAULT(a_definite_refusal_locks_at_once),
+		FAULT(an_unlock_that_hangs_ends_in_unreachable),
+		FAULT(a_refused_dek_is_told_apart),
+		FAULT(damage_at_opening_latches),
+		FAULT(a_dead_dataplane_is_replaced),
+		FAULT(a_dataplane_that_locks_itself_is_believed_and_comes_back),
+		FAULT(who_breaks_the_protocol_is_killed),
+		FAULT(a_stale_wiped_is_not_believed),
+		FAULT(an_hsm_that_talks_unasked_or_is_of_another_build_proves_nothing),
+		FAULT(a_detach_ends_everything),
+		FAULT(attach_at_once_after_a_detach_waits_for_the_old_process),
+		FAULT(a_refused_pin_is_tried_once),
+		FAULT(a_pin_whose_result_nobody_saw_counts_as_refused),
+		FAULT(a_good_pin_survives_a_hang),
+		FAULT(children_get_what_is_theirs),
+	};
+	sigset_t pipe_only;
+
+	if (argc < 2)
+		return 2;
+	fake_child = argv[1];
+	sigemptyset(&pipe_only);
+	sigaddset(&pipe_only, SIGPIPE);
+	sigprocmask(SIG_BLOCK, &pipe_only, NULL);
+	log_open("test_faults", getenv("FALLGATE_TEST_LOG") != NULL ? LOG_LEVEL_INFO : 0);
+	if (argc > 2)
+		cmocka_set_test_filter(argv[2]);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
