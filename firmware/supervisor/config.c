@@ -304,8 +304,7 @@ static bool check_pin_file(struct reader *r, const char *path)
 static bool known_attribute(const char *text)
 {
 	static const char *const names[] = { "token", "manufacturer", "serial", "model", "library-manufacturer", "library-version",
-		                             "library-description", "object", "type", "id", "slot-manufacturer", "slot-description",
-		                             "slot-id", NULL };
+		                             "library-description", "object", "type", "id", NULL }; /* slots change: not by them */
 	size_t length = strcspn(text, "=");
 
 	for (unsigned i = 0; names[i] != NULL; i++)
@@ -317,19 +316,23 @@ static bool known_attribute(const char *text)
 static bool check_attributes(struct reader *r, const char *key, const char *path)
 {
 	char copy[URI_MAX_BYTES], *save = NULL;
+	bool token = false, object = false;
 
 	snprintf(copy, sizeof copy, "%s", path);
-	for (char *a = strtok_r(copy, ";", &save); a != NULL; a = strtok_r(NULL, ";", &save))
+	for (char *a = strtok_r(copy, ";", &save); a != NULL; a = strtok_r(NULL, ";", &save)) {
 		if (!known_attribute(a))
 			return wrong(r, "%s: unknown attribute %.60s; RFC 7512 has token, object, id, serial, ...", key, a);
-	return true;
+		token = token || strncmp(a, "token=", 6) == 0 || strncmp(a, "serial=", 7) == 0;
+		object = object || strncmp(a, "object=", 7) == 0 || strncmp(a, "id=", 3) == 0;
+	}
+	return (token && object) || wrong(r, "%s names no single key; give token (or serial) and object (or id)", key);
 }
 
 /* Takes pin-source out of the query: the supervisor opens the file, the hsm gets a descriptor. */
 static bool k_uri(struct reader *r, const char *key, const char *v)
 {
 	static const char source[] = "pin-source=";
-	char copy[URI_MAX_BYTES], kept[URI_MAX_BYTES] = "", path[PATH_MAX_BYTES] = "", *query, *save = NULL;
+	char copy[URI_MAX_BYTES], path[PATH_MAX_BYTES] = "", *query, *save = NULL;
 
 	if (!take_text(r, key, v, copy, sizeof copy))
 		return false;
@@ -344,12 +347,9 @@ static bool k_uri(struct reader *r, const char *key, const char *v)
 		if (strncmp(q, "pin-value", 9) == 0)
 			return wrong(r, "%s: pin-value: a PIN does not stand in a URI; write it to a file and name that: "
 			                "pin-source=file:/path", key);
-		if (strncmp(q, source, sizeof source - 1) != 0 && strncmp(q, "module-", 7) != 0)
-			return wrong(r, "%s: unknown attribute %.60s after the ?; RFC 7512 has pin-source, module-name, module-path", key, q);
-		if (strncmp(q, source, sizeof source - 1) != 0) {
-			snprintf(kept + strlen(kept), sizeof kept - strlen(kept), "%c%s", kept[0] ? '&' : '?', q);
-			continue;
-		}
+		if (strncmp(q, source, sizeof source - 1) != 0)
+			return wrong(r, "%s: unknown attribute %.60s after the ?; only pin-source stands there, the module has its own line",
+			             key, q);
 		q += sizeof source - 1;
 		if (strncmp(q, "file:", 5) == 0)
 			q += 5;
@@ -358,10 +358,7 @@ static bool k_uri(struct reader *r, const char *key, const char *v)
 		if (path[0] != '\0' || !percent_decode(q, strlen(q), path, sizeof path) || path[0] != '/')
 			return wrong(r, "%s: pin-source is not one file:/absolute/path; write it so", key);
 	}
-	if (strlen(copy) + strlen(kept) >= sizeof r->kek->uri)
-		return wrong(r, "%s is too long", key);
 	strcpy(r->kek->uri, copy);
-	strcat(r->kek->uri, kept);
 	strcpy(r->kek->pin_path, path);
 	return path[0] == '\0' || check_pin_file(r, path);
 }

@@ -24,7 +24,7 @@ struct kek {
 	bool enrolled, damaged, software_token;
 	struct kek_record pins;
 	struct pin_record pin;
-	bool pin_in_flight;
+	bool pin_turn_taken, pin_in_flight; /* the second: its PIN is being tried right now */
 	bool pin_was_refused; /* told to the volumes */
 	struct session probers[2];
 	unsigned active, failures, since_fresh, users;
@@ -67,9 +67,23 @@ static bool pin_spent(const struct kek *k)
 	return pin_file_identity(k, &now) && same_pin(&now, &k->pin);
 }
 
-bool kek_pin_busy(const struct kek *k)
+/* The file holds the PIN that was good last time, or there is none. */
+static bool pin_proven(const struct kek *k)
 {
-	return k->pin_in_flight;
+	struct pin_record now = { .state = PIN_UNKNOWN };
+
+	return k->config->pin_path[0] == '\0' || (k->pin.state == PIN_GOOD && pin_file_identity(k, &now) && same_pin(&now, &k->pin));
+}
+
+bool kek_pin_turn(struct kek *k, bool *turn)
+{
+	*turn = false;
+	if (pin_proven(k) || pin_spent(k))
+		return true;
+	if (k->pin_turn_taken)
+		return false;
+	k->pin_turn_taken = *turn = true;
+	return true;
 }
 
 static bool open_pin_file(const struct kek *k, int *fd)
@@ -88,7 +102,7 @@ static bool open_pin_file(const struct kek *k, int *fd)
 	return true;
 }
 
-bool kek_pin_begin(struct kek *k, int *fd, bool *renewed)
+bool kek_pin_begin(struct kek *k, bool turn, int *fd, bool *renewed)
 {
 	struct pin_record now = { .state = PIN_UNKNOWN };
 
@@ -96,7 +110,7 @@ bool kek_pin_begin(struct kek *k, int *fd, bool *renewed)
 	*renewed = false;
 	if (k->config->pin_path[0] == '\0')
 		return true;
-	if (pin_spent(k) || !pin_file_identity(k, &now) || !open_pin_file(k, fd))
+	if (pin_spent(k) || (!turn && !pin_proven(k)) || !pin_file_identity(k, &now) || !open_pin_file(k, fd))
 		return false;
 	if (k->pin.state == PIN_GOOD && same_pin(&now, &k->pin))
 		return true;
@@ -129,25 +143,30 @@ void kek_pin_refused(struct kek *k)
 	write_pin(k, PIN_REFUSED);
 }
 
-void kek_pin_end(struct kek *k, bool refused, bool good)
+static void give_turn_back(struct kek *k, bool *turn)
 {
-	bool was_in_flight = k->pin_in_flight;
+	if (*turn)
+		k->pin_turn_taken = k->pin_in_flight = false;
+	*turn = false;
+}
 
-	k->pin_in_flight = false;
+void kek_pin_end(struct kek *k, bool *turn, bool refused, bool good)
+{
+	bool tried = *turn && k->pin_in_flight;
+
+	give_turn_back(k, turn);
 	if (refused)
 		kek_pin_refused(k);
-	else if (was_in_flight)
+	else if (tried)
 		write_pin(k, good ? PIN_GOOD : PIN_UNKNOWN);
 }
 
-void kek_pin_abandon(struct kek *k, bool *begun)
+void kek_pin_abandon(struct kek *k, bool *turn)
 {
-	if (*begun && k->pin_in_flight) {
+	if (*turn && k->pin_in_flight) /* the record says pending already */
 		log_error("KEK %s: nobody saw whether the PIN was taken; it counts as refused until %s is written anew", k->config->name,
 		          k->config->pin_path);
-		k->pin_in_flight = false; /* the record says pending already */
-	}
-	*begun = false;
+	give_turn_back(k, turn);
 }
 
 /* ---- telling the volumes ---- */

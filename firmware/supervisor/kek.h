@@ -43,11 +43,13 @@ uint64_t kek_proof_deadline(const struct kek *k);
 
 /* ---- for sessions ---- */
 void kek_note_opened(struct kek *k, const struct msg_hsm_opened *o);
-bool kek_pin_busy(const struct kek *k); /* an untried PIN is being tried: one process at a time */
+/* An untried PIN is tried by one process at a time: a session that may come to try it takes the turn before it starts. false: it is
+ * another's turn. *turn: whether this session has it; kek_pin_end and kek_pin_abandon give it back. */
+bool kek_pin_turn(struct kek *k, bool *turn);
 /* May log in; *fd: the PIN file or -1; *renewed: a new PIN after one that was refused. */
-bool kek_pin_begin(struct kek *k, int *fd, bool *renewed);
-void kek_pin_end(struct kek *k, bool refused, bool good);
+bool kek_pin_begin(struct kek *k, bool turn, int *fd, bool *renewed);
+void kek_pin_end(struct kek *k, bool *turn, bool refused, bool good);
 void kek_pin_refused(struct kek *k);
-void kek_pin_abandon(struct kek *k, bool *begun); /* nobody saw the result */
+void kek_pin_abandon(struct kek *k, bool *turn); /* nobody saw the result, if it was tried */
 
 #endif

@@ -44,6 +44,16 @@ static bool split_line(const char *line, size_t length, size_t *text, uint8_t ma
 	return hex_read(mac, LEDGER_MAC_BYTES, hex);
 }
 
+static uint64_t time_of(const char *line)
+{
+	const char *at = strstr(line, "\"time\":\"");
+	struct tm t = { 0 };
+
+	if (at == NULL || strptime(at + 8, "%Y-%m-%dT%H:%M:%S", &t) == NULL)
+		return 0;
+	return (uint64_t)timegm(&t) * 1000000000u;
+}
+
 /* The last 4 KiB hold the last line. */
 static int find_end(struct ledger *l)
 {
@@ -75,6 +85,7 @@ static int find_end(struct ledger *l)
 	length = strlen(line);
 	if (sscanf(line, "{\"seq\":%" SCNu64 ",", &l->seq) != 1 || !split_line(line, length, &text, l->chain))
 		return ERR_CORRUPT;
+	l->last_wall_ns = time_of(line);
 	return 0;
 }
 

@@ -27,6 +27,7 @@ struct ledger_entry {
 struct ledger {
 	int fd; /* -1: closed */
 	uint64_t seq; /* of the last line */
+	uint64_t last_wall_ns; /* of the last line that was there when it was opened; 0: none */
 	uint8_t chain[LEDGER_MAC_BYTES];
 	uint8_t key[LEDGER_MAC_BYTES];
 };

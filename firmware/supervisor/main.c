@@ -23,6 +23,7 @@
 #include "kek.h"
 #include "manage.h"
 #include "volume.h"
+#include "wallclock.h"
 
 enum { STOP_DEADLINE_S = 12, STOP_LOOK_MS = 20 };
 
@@ -38,6 +39,7 @@ struct supervisor {
 	int signal_fd;
 	struct watch signal_watch, writer_watch;
 	struct timer stop_look;
+	struct wallclock wallclock;
 	uint64_t stop_until_ns;
 	bool stopped;
 };
@@ -251,6 +253,7 @@ static int start(struct supervisor *s)
 		log_error("the seccomp filter cannot be entered; this kernel needs CONFIG_SECCOMP_FILTER");
 		return ERR_UNSUPPORTED;
 	}
+	wallclock_start(&s->wallclock, a, a->ledger.last_wall_ns);
 	audit_agent(a, "started");
 	attach_all(a);
 	return 0;

@@ -21,13 +21,6 @@ static enum session_step step_of(enum stage stage)
 	return stage == STAGE_PROBING ? SESSION_PROBED : stage == STAGE_TICKET ? SESSION_TICKET : SESSION_OPENED;
 }
 
-static void settle_pin(struct session *s, bool refused, bool good)
-{
-	if (s->pin_begun)
-		kek_pin_end(s->kek, refused, good);
-	s->pin_begun = false;
-}
-
 /* The open question is answered with nothing. The process is gone or going. */
 static void lose(struct session *s, enum stage stage, const char *what)
 {
@@ -57,7 +50,7 @@ static void deadline_passed(void *context)
 	log_warning("%s", text);
 	s->silent = true;
 	child_kill_and_reap(&s->child);
-	kek_pin_abandon(s->kek, &s->pin_begun);
+	kek_pin_abandon(s->kek, &s->pin_turn);
 	lose(s, stage, text);
 }
 
@@ -88,8 +81,7 @@ static void on_hello(void *owner, struct child *c)
 	strcpy(m.body.hsm_open.module, k->module);
 	strcpy(m.body.hsm_open.init_args, k->init_args);
 	strcpy(m.body.hsm_open.uri, k->uri);
-	m.body.hsm_open.login_allowed = kek_pin_begin(s->kek, &fd, &m.body.hsm_open.pin_renewed);
-	s->pin_begun = m.body.hsm_open.login_allowed;
+	m.body.hsm_open.login_allowed = kek_pin_begin(s->kek, s->pin_turn, &fd, &m.body.hsm_open.pin_renewed);
 	if (ask(s, &m, &fd, fd >= 0 ? 1 : 0, STAGE_OPENING) != 0)
 		child_kill(c, NULL);
 	if (fd >= 0)
@@ -101,7 +93,7 @@ static void take_opened(struct session *s, const struct message *m)
 	struct judgement j;
 
 	s->opened = m->body.hsm_opened;
-	settle_pin(s, s->opened.login_refused, s->opened.verdict == VERDICT_GOOD);
+	kek_pin_end(s->kek, &s->pin_turn, s->opened.login_refused, s->opened.verdict == VERDICT_GOOD);
 	kek_note_opened(s->kek, &s->opened);
 	judge_opened(&j, s->pins, &s->opened, time(NULL));
 	s->events->result(s->owner, s, SESSION_OPENED, &j);
@@ -151,7 +143,7 @@ static void on_death(void *owner, struct child *c, int status)
 	char text[TEXT_MAX_BYTES];
 
 	timer_disarm(&s->agent->loop, &s->deadline);
-	kek_pin_abandon(s->kek, &s->pin_begun);
+	kek_pin_abandon(s->kek, &s->pin_turn);
 	if (s->silent) {
 		s->events->ended(s->owner, s, false);
 		return;
@@ -192,22 +184,24 @@ int session_start(struct session *s, const struct kek_record *pins, int dataplan
 		                   .fd_count = dataplane_fd >= 0 ? 2 : 1, .user = s->agent->config.user_hsm };
 	int r;
 
-	if (s->child.alive || kek_pin_busy(s->kek))
+	if (s->child.alive || !kek_pin_turn(s->kek, &s->pin_turn))
 		return ERR_BUSY;
 	snprintf(program, sizeof program, "%s/fallgate-hsm", s->agent->config.libexec_dir);
 	for (unsigned i = 0; i < k->environment_count; i++)
 		plan.environment[i] = k->environment[i];
 	snprintf(s->child.label, sizeof s->child.label, "hsm of KEK %s", k->name);
 	s->pins = pins;
-	s->silent = s->asked = s->pin_begun = false;
+	s->silent = s->asked = false;
 	s->probes = 0;
 	r = child_start(&s->child, &plan);
-	if (r == 0) { /* HELLO has the same time as an answer */
-		s->asked = true;
-		s->asked_ns = boot_now();
-		timer_arm(&s->agent->loop, &s->deadline, s->asked_ns + k->hsm_deadline_ns);
+	if (r != 0) {
+		kek_pin_abandon(s->kek, &s->pin_turn);
+		return r;
 	}
-	return r;
+	s->asked = true; /* HELLO has the same time as an answer */
+	s->asked_ns = boot_now();
+	timer_arm(&s->agent->loop, &s->deadline, s->asked_ns + k->hsm_deadline_ns);
+	return 0;
 }
 
 int session_probe(struct session *s, const struct kek_record *key)
@@ -265,7 +259,7 @@ bool session_kill(struct session *s)
 	s->silent = true;
 	s->asked = false;
 	gone = child_kill_and_reap(&s->child);
-	kek_pin_abandon(s->kek, &s->pin_begun);
+	kek_pin_abandon(s->kek, &s->pin_turn);
 	explicit_bzero(s->challenge, sizeof s->challenge);
 	return gone;
 }

@@ -1,6 +1,6 @@
 /* One conversation with one hsm process: open, prove, and, in a one-shot, one ticket. What must hold: every question has a
  * deadline, at which the process is killed and reaped; each question is answered to the owner exactly once, lost ones as
- * ambiguous; a PIN is handed over only as kek_pin_begin allows. */
+ * ambiguous; a PIN is handed over only as kek_pin_turn and kek_pin_begin allow. */
 #ifndef FALLGATE_SUPERVISOR_SESSION_H
 #define FALLGATE_SUPERVISOR_SESSION_H
 
@@ -28,7 +28,7 @@ struct session {
 	struct timer deadline;
 	const struct kek_record *pins; /* NULL at enrolment */
 	bool silent;                   /* ended by us: its death is nobody's news */
-	bool pin_begun;
+	bool pin_turn; /* it may be the one that tries a new PIN */
 	bool asked;
 	unsigned probes;               /* good ones since the start: the first is a fresh proof */
 	uint64_t nonce, asked_ns;

@@ -205,6 +205,7 @@ static void the_ledger_goes_on_after_a_restart(void **state)
 	(void)state;
 	for (int round = 0; round < 3; round++) {
 		assert_int_equal(ledger_open(&l, &records), 0);
+		assert_int_equal(l.last_wall_ns, round == 0 ? 0 : 1700000000000000000);
 		append(&l, "first");
 		append(&l, "second");
 		ledger_close(&l);

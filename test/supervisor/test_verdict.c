@@ -12,6 +12,7 @@
 #include "supervisor/challenge.h"
 #include "supervisor/permit.h"
 #include "supervisor/verdict.h"
+#include "supervisor/wallclock.h"
 
 enum { NOON = 1700049600 }; /* 2023-11-15 12:00 UTC */
 
@@ -188,6 +189,23 @@ static void a_challenge_is_fresh_and_of_the_keys_size(void **state)
 	assert_int_equal(challenge_make(&pins, a, x, &size), ERR_UNSUPPORTED);
 }
 
+/* ---- the clock ---- */
+
+static void a_clock_set_back_is_not_believed(void **state)
+{
+	const uint64_t noon = NOON * SEC_NS, boot = 1000 * SEC_NS;
+	struct wallclock w = { .last_seen_ns = noon, .offset_ns = (int64_t)(noon - boot) };
+
+	(void)state;
+	assert_int_equal(wallclock_judge(&w, noon + SEC_NS, boot + SEC_NS), WALL_STEADY);
+	assert_int_equal(wallclock_judge(&w, noon - 60 * SEC_NS, boot + 2 * SEC_NS), WALL_JUMPED); /* a small correction */
+	assert_int_equal(wallclock_judge(&w, noon - 3600 * SEC_NS, boot + 3 * SEC_NS), WALL_UNTRUSTED);
+	assert_int_equal(wallclock_judge(&w, noon - 3599 * SEC_NS, boot + 4 * SEC_NS), WALL_UNTRUSTED); /* and stays so */
+	assert_int_equal(wallclock_judge(&w, noon + 5 * SEC_NS, boot + 5 * SEC_NS), WALL_JUMPED);
+	assert_int_equal(wallclock_judge(&w, noon + 6 * SEC_NS, boot + 6 * SEC_NS), WALL_STEADY);
+	assert_int_equal(wallclock_judge(&w, noon + 86400 * SEC_NS, boot + 7 * SEC_NS), WALL_JUMPED); /* a machine that slept, or a set clock */
+}
+
 /* ---- the permit table ---- */
 
 /* The whole table again, written the other way round: per peer and stage, what may come. */
@@ -247,6 +265,7 @@ int main(void)
 		cmocka_unit_test(dates_are_days_and_both_ends_are_inside),
 		cmocka_unit_test(a_forged_text_cannot_forge_a_line),
 		cmocka_unit_test(a_challenge_is_fresh_and_of_the_keys_size),
+		cmocka_unit_test(a_clock_set_back_is_not_believed),
 		cmocka_unit_test(everything_else_kills),
 	};
 

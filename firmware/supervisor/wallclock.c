@@ -1,0 +1,65 @@
+/* See wallclock.h. */
+#include "wallclock.h"
+
+#include <stdlib.h>
+
+#include "agent.h"
+#include "base/log.h"
+#include "kek.h"
+#include "volume.h"
+
+#define LOOK_NS    SEC_NS
+#define JUMP_NS    (5 * (int64_t)SEC_NS)
+#define BEHIND_NS  (5 * 60 * SEC_NS) /* what a clock may be set back without being doubted: a drift, a leap, a slow start of NTP */
+
+enum wall_verdict wallclock_judge(struct wallclock *w, uint64_t wall_ns, uint64_t boot_ns)
+{
+	int64_t offset = (int64_t)(wall_ns - boot_ns), moved = offset - w->offset_ns;
+
+	w->offset_ns = offset;
+	if (wall_ns + BEHIND_NS < w->last_seen_ns)
+		return WALL_UNTRUSTED;
+	if (wall_ns > w->last_seen_ns)
+		w->last_seen_ns = wall_ns;
+	return moved > JUMP_NS || moved < -JUMP_NS ? WALL_JUMPED : WALL_STEADY;
+}
+
+static void tell_volumes(struct wallclock *w, enum gate_event event)
+{
+	for (unsigned i = 0; i < w->agent->volume_count; i++)
+		volume_feed(w->agent->volumes[i], event, CAUSE_NONE, NULL,
+		            event == EV_CLOCK_UNTRUSTED && w->agent->volumes[i]->kek_used ?
+		                    "the wall clock is behind the last time this agent ran" : NULL);
+}
+
+static void look(void *context)
+{
+	struct wallclock *w = context;
+	enum wall_verdict v = wallclock_judge(w, wall_now(), boot_now());
+
+	timer_arm(&w->agent->loop, &w->look, boot_now() + LOOK_NS);
+	if (v == WALL_UNTRUSTED) {
+		if (!w->untrusted)
+			log_error("the wall clock is behind the last time this agent ran: volumes are locked until it is set right");
+		w->untrusted = true;
+		tell_volumes(w, EV_CLOCK_UNTRUSTED); /* again each second: a volume may have been attached since */
+		return;
+	}
+	if (w->untrusted) {
+		log_notice("the wall clock is believed again");
+		w->untrusted = false;
+		tell_volumes(w, EV_CLOCK_TRUSTED);
+	}
+	if (v == WALL_JUMPED) {
+		log_notice("the wall clock jumped: every KEK is proven afresh");
+		for (unsigned i = 0; i < w->agent->kek_count; i++)
+			kek_probe_fresh(w->agent->keks[i]);
+	}
+}
+
+void wallclock_start(struct wallclock *w, struct agent *a, uint64_t last_seen_ns)
+{
+	*w = (struct wallclock){ .agent = a, .last_seen_ns = last_seen_ns, .offset_ns = (int64_t)(wall_now() - boot_now()) };
+	timer_init(&w->look, look, w);
+	timer_arm(&a->loop, &w->look, 0);
+}
