@@ -88,11 +88,11 @@ def test_token_store_gone_and_back(agent):
 
 
 def test_unreachable_spends_the_outage_budget_and_only_that():
-    lab = running_lab(kek="outage_budget = 4s\n")
+    lab = running_lab(kek="outage_budget = 8s\n")
     try:
         data = write_something(lab)
         # The hung HSM: every hsm process of the agent is stopped again and again, as a dead network would.
-        end = time.monotonic() + 14
+        end = time.monotonic() + 25
         seen = set()
         while time.monotonic() < end:
             for pid, line in lab.processes().items():
