@@ -35,7 +35,7 @@ struct agent {
 };
 
 /* Orders to the whole agent. */
-void agent_stop(struct agent *a);                            /* clean: every volume locked and drained, then the end */
+void agent_stop(struct agent *a);                             /* clean: every volume locked and drained, then the end */
 void agent_revoke_all(struct agent *a, const char *identity); /* no HSM, no disk, no network needed */
 
 #endif

@@ -48,7 +48,8 @@ int backing_open(const struct volume_config *c, bool create, bool *created, char
 		*created = fd >= 0;
 	}
 	if (fd < 0 && errno == ELOOP)
-		return say(text, ERR_DENIED, c, "a symbolic link that neither root nor the agent owns is not followed; name the file itself");
+		return say(text, ERR_DENIED, c,
+			   "a symbolic link that neither root nor the agent owns is not followed; name the file itself");
 	if (fd < 0)
 		return say(text, error_from_errno(errno), c, strerror(errno));
 	if (fstat(fd, &st) != 0 || (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))) {

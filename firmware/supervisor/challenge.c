@@ -22,14 +22,14 @@ static int import_public(mbedtls_rsa_context *rsa, const struct kek_record *kek)
 
 	if (mbedtls_rsa_set_padding(rsa, MBEDTLS_RSA_PKCS_V21, md) != 0 ||
 	    mbedtls_rsa_import_raw(rsa, kek->modulus, kek->modulus_size, NULL, 0, NULL, 0, NULL, 0, kek->exponent,
-	                           kek->exponent_size) != 0 ||
+				   kek->exponent_size) != 0 ||
 	    mbedtls_rsa_complete(rsa) != 0 || mbedtls_rsa_check_pubkey(rsa) != 0)
 		return ERR_UNSUPPORTED;
 	return 0;
 }
 
 int challenge_make(const struct kek_record *kek, uint8_t challenge[static CHALLENGE_BYTES], uint8_t out[static WRAP_MAX_BYTES],
-                   uint16_t *size)
+		   uint16_t *size)
 {
 	mbedtls_rsa_context rsa;
 	int r;
@@ -55,16 +55,20 @@ static void skip_zeroes(const uint8_t **bytes, uint16_t *size)
 	}
 }
 
-void fingerprint_rsa(uint8_t out[static FINGERPRINT_BYTES], const uint8_t *modulus, uint16_t modulus_size, const uint8_t *exponent,
-                     uint16_t exponent_size)
+void fingerprint_rsa(uint8_t out[static FINGERPRINT_BYTES], const uint8_t *modulus, uint16_t modulus_size,
+		     const uint8_t *exponent, uint16_t exponent_size)
 {
 	uint8_t length[4];
 
 	skip_zeroes(&modulus, &modulus_size);
 	skip_zeroes(&exponent, &exponent_size);
 	put_le32(length, modulus_size);
-	hash_sha256(out, (const struct hash_part[]){ { "FGV1 KEK RSA", 12 }, { length, sizeof length }, { modulus, modulus_size },
-	                                             { exponent, exponent_size } }, 4);
+	hash_sha256(out,
+		    (const struct hash_part[]){ { "FGV1 KEK RSA", 12 },
+						{ length, sizeof length },
+						{ modulus, modulus_size },
+						{ exponent, exponent_size } },
+		    4);
 }
 
 void fingerprint_aes(uint8_t out[static FINGERPRINT_BYTES], const uint8_t canary[static CHALLENGE_BYTES])

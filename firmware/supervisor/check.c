@@ -109,7 +109,8 @@ static int check_kek(struct agent *a, const struct kek_config *config)
 	session_init(&p->session, a, p->kek, &events, p);
 	p->enrolled = kek_pins(p->kek) != NULL;
 	if (kek_damaged(p->kek)) {
-		printf("kek %s: its record is damaged; bring keks/%s back from a backup of the state directory\n", config->name, config->name);
+		printf("kek %s: its record is damaged; bring keks/%s back from a backup of the state directory\n", config->name,
+		       config->name);
 		p->done = true;
 		p->error = ERR_CORRUPT;
 	} else if (p->enrolled) {

@@ -102,7 +102,8 @@ _Noreturn static void become(const struct child_plan *plan, int null_fd, int cha
 	environment[n++] = "PATH=/usr/sbin:/usr/bin:/sbin:/bin";
 	environment[n++] = "LD_BIND_NOW=1";
 	if (plan->locked_memory && memfd != NULL && strcmp(memfd, "memfd") == 0)
-		environment[n++] = "FALLGATE_SECRET_MEMORY=memfd"; /* the fallback, for forensic tests and kernels that misbehave */
+		environment[n++] =
+			"FALLGATE_SECRET_MEMORY=memfd"; /* the fallback, for forensic tests and kernels that misbehave */
 	if (plan->socket_activation) {
 		append_number(listen_pid, (unsigned long)getpid());
 		environment[n++] = "LISTEN_FDS=1";
@@ -225,7 +226,9 @@ static void pid_ready(void *context)
 static int watch_child(struct child *c, int channel_fd)
 {
 	channel_init(&c->channel, channel_fd, ROLE_SUPERVISOR,
-	             c->peer == PEER_HSM ? ROLE_HSM : c->peer == PEER_MGMT ? ROLE_MGMT : ROLE_DATAPLANE);
+		     c->peer == PEER_HSM    ? ROLE_HSM
+		     : c->peer == PEER_MGMT ? ROLE_MGMT
+					    : ROLE_DATAPLANE);
 	c->alive = true;
 	c->pid_watch.fd = c->channel_watch.fd = -1;
 	c->pidfd = (int)syscall(SYS_pidfd_open, c->pid, 0);

@@ -43,13 +43,13 @@ struct child {
 
 struct child_plan {
 	enum peer peer;
-	const char *program;            /* absolute path */
-	const char *const *arguments;   /* argv[0] first, NULL last */
+	const char *program;                    /* absolute path */
+	const char *const *arguments;           /* argv[0] first, NULL last */
 	const char *environment[CHILD_ENV_MAX]; /* besides PATH and LD_BIND_NOW; NULL last */
-	bool socket_activation;         /* LISTEN_FDS=1, LISTEN_PID: fd 3 is a listening socket */
+	bool socket_activation;                 /* LISTEN_FDS=1, LISTEN_PID: fd 3 is a listening socket */
 	bool block_signals;
-	bool locked_memory;             /* raise RLIMIT_MEMLOCK as far as it goes */
-	int fds[CHILD_FDS_MAX];         /* become 3, 4; -1: the channel goes there */
+	bool locked_memory;     /* raise RLIMIT_MEMLOCK as far as it goes */
+	int fds[CHILD_FDS_MAX]; /* become 3, 4; -1: the channel goes there */
 	unsigned fd_count;
 	struct config_user user;
 };

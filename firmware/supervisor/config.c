@@ -38,7 +38,7 @@ struct reader {
 	struct config *config;
 	struct kek_config *kek;
 	struct volume_config *volume;
-	unsigned seen;                        /* bit i: row i of the section's table was given */
+	unsigned seen; /* bit i: row i of the section's table was given */
 	struct config_errors *errors;
 };
 
@@ -141,7 +141,7 @@ static bool take_duration(struct reader *r, const char *key, const char *value, 
 		return wrong(r, "%s = %.100s is not a duration; write e.g. 500ms, 3s, 5m or 24h", key, value);
 	if (*ns < low || *ns > high)
 		return wrong(r, "%s = %.100s is out of bounds; choose from %llums to %llus", key, value,
-		             (unsigned long long)(low / 1000000), (unsigned long long)(high / SECOND));
+			     (unsigned long long)(low / 1000000), (unsigned long long)(high / SECOND));
 	return true;
 }
 
@@ -230,13 +230,15 @@ static bool a_nbdkit(struct reader *r, const char *key, const char *v)
 {
 	if (!take_path(r, key, v, r->config->nbdkit, sizeof r->config->nbdkit))
 		return false;
-	return access(v, X_OK) == 0 || wrong(r, "%s = %.200s is no program: %s; install nbdkit or correct the path", key, v, strerror(errno));
+	return access(v, X_OK) == 0 ||
+	       wrong(r, "%s = %.200s is no program: %s; install nbdkit or correct the path", key, v, strerror(errno));
 }
 
 static bool a_coap(struct reader *r, const char *key, const char *v)
 {
 	return split_address(v, r->config->coap_address, sizeof r->config->coap_address, &r->config->coap_port) ||
-	       wrong(r, "%s = %.100s is not ADDRESS:PORT with a numeric address; write e.g. 127.0.0.1:5684 or [::1]:5684", key, v);
+	       wrong(r, "%s = %.100s is not ADDRESS:PORT with a numeric address; write e.g. 127.0.0.1:5684 or [::1]:5684", key,
+		     v);
 }
 
 static bool a_user_hsm(struct reader *r, const char *key, const char *v)
@@ -260,8 +262,8 @@ static bool k_module(struct reader *r, const char *key, const char *v)
 {
 	if (!take_path(r, key, v, r->kek->module, sizeof r->kek->module))
 		return false;
-	return access(v, R_OK) == 0 || wrong(r, "%s = %.200s cannot be read: %s; install the module or correct the path", key, v,
-	                                     strerror(errno));
+	return access(v, R_OK) == 0 ||
+	       wrong(r, "%s = %.200s cannot be read: %s; install the module or correct the path", key, v, strerror(errno));
 }
 
 /* Decodes %XX. false: a bad escape, or a NUL. */
@@ -296,15 +298,18 @@ static bool check_pin_file(struct reader *r, const char *path)
 	if (!S_ISREG(st.st_mode))
 		return wrong(r, "the PIN file %.200s is not a regular file; write the PIN to one, mode 0600", path);
 	if ((st.st_mode & 077) != 0)
-		return wrong(r, "others may read the PIN file %.200s (mode %04o); chmod 0600 it", path, (unsigned)(st.st_mode & 07777));
+		return wrong(r, "others may read the PIN file %.200s (mode %04o); chmod 0600 it", path,
+			     (unsigned)(st.st_mode & 07777));
 	return true;
 }
 
 /* RFC 7512's path attributes. One that is unknown would be ignored by some modules' tools and match any token. */
 static bool known_attribute(const char *text)
 {
-	static const char *const names[] = { "token", "manufacturer", "serial", "model", "library-manufacturer", "library-version",
-		                             "library-description", "object", "type", "id", NULL }; /* slots change: not by them */
+	static const char *const names[] = {
+		"token",  "manufacturer", "serial", "model", "library-manufacturer", "library-version", "library-description",
+		"object", "type",         "id",     NULL
+	}; /* slots change: not by them */
 	size_t length = strcspn(text, "=");
 
 	for (unsigned i = 0; names[i] != NULL; i++)
@@ -337,7 +342,8 @@ static bool k_uri(struct reader *r, const char *key, const char *v)
 	if (!take_text(r, key, v, copy, sizeof copy))
 		return false;
 	if (strncmp(copy, "pkcs11:", 7) != 0)
-		return wrong(r, "%s does not begin with pkcs11:; write e.g. pkcs11:token=LABEL;object=KEK?pin-source=file:/path", key);
+		return wrong(r, "%s does not begin with pkcs11:; write e.g. pkcs11:token=LABEL;object=KEK?pin-source=file:/path",
+			     key);
 	query = strchr(copy, '?');
 	if (query != NULL)
 		*query++ = '\0';
@@ -345,11 +351,15 @@ static bool k_uri(struct reader *r, const char *key, const char *v)
 		return false;
 	for (char *q = query != NULL ? strtok_r(query, "&", &save) : NULL; q != NULL; q = strtok_r(NULL, "&", &save)) {
 		if (strncmp(q, "pin-value", 9) == 0)
-			return wrong(r, "%s: pin-value: a PIN does not stand in a URI; write it to a file and name that: "
-			                "pin-source=file:/path", key);
+			return wrong(r,
+				     "%s: pin-value: a PIN does not stand in a URI; write it to a file and name that: "
+				     "pin-source=file:/path",
+				     key);
 		if (strncmp(q, source, sizeof source - 1) != 0)
-			return wrong(r, "%s: unknown attribute %.60s after the ?; only pin-source stands there, the module has its own line",
-			             key, q);
+			return wrong(r,
+				     "%s: unknown attribute %.60s after the ?; only pin-source stands there, the module has its "
+				     "own line",
+				     key, q);
 		q += sizeof source - 1;
 		if (strncmp(q, "file:", 5) == 0)
 			q += 5;
@@ -583,7 +593,8 @@ static void begin_kek(struct reader *r, const char *name)
 	struct config *c = r->config;
 
 	if (!message_name_good(name)) {
-		wrong(r, "[kek %.40s]: a name is 1 to 31 of a-z, 0-9, _ and -, and begins with a letter or digit; rename it", name);
+		wrong(r, "[kek %.40s]: a name is 1 to 31 of a-z, 0-9, _ and -, and begins with a letter or digit; rename it",
+		      name);
 		return;
 	}
 	if (config_kek(c, name) != NULL) {
@@ -595,8 +606,9 @@ static void begin_kek(struct reader *r, const char *name)
 		return;
 	}
 	r->kek = &c->keks[c->kek_count++];
-	*r->kek = (struct kek_config){ .probe_interval_ns = SECOND, .hsm_deadline_ns = 3 * SECOND, .fresh_every = 10,
-		                       .outage_budget_ns = 60 * SECOND };
+	*r->kek = (struct kek_config){
+		.probe_interval_ns = SECOND, .hsm_deadline_ns = 3 * SECOND, .fresh_every = 10, .outage_budget_ns = 60 * SECOND
+	};
 	strcpy(r->kek->name, name);
 	snprintf(r->kek->where, sizeof r->kek->where, "%.480s:%u", r->path, r->line);
 }
@@ -696,7 +708,7 @@ static void read_file(struct reader *r)
 	bad = ini_parse_stream(next_line, r, on_line, r);
 	if (bad != 0)
 		add_error(r->errors, "%.300s:%d: neither a [section], a key = value nor a comment; correct the line", r->path,
-		          bad > 0 ? bad : 0);
+			  bad > 0 ? bad : 0);
 	if (r->volume_file && r->section[0] == '\0' && bad == 0)
 		add_error(r->errors, "%.300s: there is no [volume] section with keys; see fallgate.conf(5)", r->path);
 	end_section(r);
@@ -706,7 +718,7 @@ static void read_file(struct reader *r)
 /* ---- what concerns more than one line ---- */
 
 static void read_volume_file(struct config *c, const char *path, const char *name, struct volume_config *out,
-                             struct config_errors *errors)
+			     struct config_errors *errors)
 {
 	struct reader r = { .path = path, .volume_file = true, .config = c, .volume = out, .errors = errors };
 
@@ -717,7 +729,7 @@ static void read_volume_file(struct config *c, const char *path, const char *nam
 	if (out->listen == LISTEN_UNIX && out->listen_path[0] == '\0' &&
 	    snprintf(out->listen_path, sizeof out->listen_path, "%s/%s.sock", c->run_dir, name) >= (int)sizeof out->listen_path)
 		add_error(errors, "%.300s: the socket's path is longer than %zu bytes; give a shorter run_dir or listen", path,
-		          sizeof out->listen_path - 1);
+			  sizeof out->listen_path - 1);
 }
 
 static bool same_file(const char *a, const char *b)
@@ -736,11 +748,11 @@ static bool same_file(const char *a, const char *b)
 static void check_pair(const struct volume_config *a, const struct volume_config *b, struct config_errors *errors)
 {
 	if (a->backing[0] != '\0' && same_file(a->backing, b->backing))
-		add_error(errors, "%.150s: volumes %s and %s have one backing, %.150s; give each its own", b->where, a->name, b->name,
-		          b->backing);
+		add_error(errors, "%.150s: volumes %s and %s have one backing, %.150s; give each its own", b->where, a->name,
+			  b->name, b->backing);
 	if (a->listen == b->listen && a->listen_port == b->listen_port && strcmp(a->listen_path, b->listen_path) == 0)
-		add_error(errors, "%.150s: volumes %s and %s listen at one place, %s; give each its own", b->where, a->name, b->name,
-		          b->listen_path);
+		add_error(errors, "%.150s: volumes %s and %s listen at one place, %s; give each its own", b->where, a->name,
+			  b->name, b->listen_path);
 }
 
 static int only_conf(const struct dirent *d)
@@ -762,8 +774,11 @@ static void read_volumes(struct config *c, struct config_errors *errors)
 		snprintf(name, sizeof name, "%.*s", (int)strlen(list[i]->d_name) - 5, list[i]->d_name);
 		free(list[i]);
 		if (!message_name_good(name))
-			add_error(errors, "%.300s: a volume's name is 1 to 31 of a-z, 0-9, _ and -, and begins with a letter or digit; rename "
-			                  "the file", path);
+			add_error(errors,
+				  "%.300s: a volume's name is 1 to 31 of a-z, 0-9, _ and -, and begins with a letter or digit; "
+				  "rename "
+				  "the file",
+				  path);
 		else if (c->volume_count == CONFIG_VOLUMES_MAX)
 			add_error(errors, "%.300s: more than %d volumes; leave some out", path, CONFIG_VOLUMES_MAX);
 		else
@@ -782,7 +797,7 @@ static void set_defaults(struct config *c, const char *path, const char *libexec
 	memset(c, 0, sizeof *c);
 	snprintf(c->path, sizeof c->path, "%s", path);
 	snprintf(c->volumes_dir, sizeof c->volumes_dir, "%.*s/volumes.d", slash != NULL ? (int)(slash - path) : 1,
-	         slash != NULL ? path : ".");
+		 slash != NULL ? path : ".");
 	strcpy(c->state_dir, "/var/lib/fallgate");
 	strcpy(c->run_dir, "/run/fallgate");
 	strcpy(c->nbdkit, FALLGATE_NBDKIT);
@@ -809,7 +824,8 @@ int config_load(struct config *c, const char *path, const char *libexec_dir, str
 
 int config_load_volume(const struct config *c, const char *name, struct volume_config *out, struct config_errors *errors)
 {
-	static struct config copy; /* half a megabyte: not on the stack; the supervisor has one thread that reads configurations */
+	static struct config
+		copy; /* half a megabyte: not on the stack; the supervisor has one thread that reads configurations */
 	char path[PATH_MAX_BYTES * 2];
 
 	errors->count = 0;

@@ -28,7 +28,7 @@ struct kek_config {
 	char name[NAME_MAX_BYTES];
 	char where[PATH_MAX_BYTES]; /* file:line of its section */
 	char module[PATH_MAX_BYTES];
-	char uri[URI_MAX_BYTES];      /* without pin-source */
+	char uri[URI_MAX_BYTES];       /* without pin-source */
 	char pin_path[PATH_MAX_BYTES]; /* empty: no PIN */
 	char init_args[URI_MAX_BYTES];
 	char environment[CONFIG_ENV_MAX][CONFIG_ENV_BYTES];

@@ -70,9 +70,9 @@ static void enroll(struct connection *c, const struct message *q)
 		manage_address(a, m.body.con_reply.coap_address, sizeof m.body.con_reply.coap_address);
 	}
 	reply(c, &m, q->nonce, e,
-	      e == 0         ? "enrolled; the key is shown this once" :
-	      e == ERR_USAGE ? "an identity is 1 to 63 of A-Z a-z 0-9 . _ @ -, a role is auditor, operator or officer" :
-	                       "the credentials could not be kept; see the log");
+	      e == 0           ? "enrolled; the key is shown this once"
+	      : e == ERR_USAGE ? "an identity is 1 to 63 of A-Z a-z 0-9 . _ @ -, a role is auditor, operator or officer"
+			       : "the credentials could not be kept; see the log");
 }
 
 static void remove_identity(struct connection *c, const struct message *q)
@@ -88,7 +88,9 @@ static void remove_identity(struct connection *c, const struct message *q)
 	}
 	message_init(&m, MSG_CON_REPLY, q->nonce);
 	reply(c, &m, q->nonce, e,
-	      e == 0 ? "removed; its sessions are closed" : e == ERR_NOT_FOUND ? "there is no such identity" : "not removed; see the log");
+	      e == 0               ? "removed; its sessions are closed"
+	      : e == ERR_NOT_FOUND ? "there is no such identity"
+				   : "not removed; see the log");
 }
 
 static void revoked(void *context, uint64_t id, int error, uint64_t seq, bool durable, const char *text)
@@ -112,7 +114,8 @@ static void status(struct connection *c, const struct message *q)
 		bool why = v->gate.cause != CAUSE_NONE;
 
 		snprintf(text + strlen(text), sizeof text - strlen(text), "%s%s %s%s%s%s", i ? "; " : "", v->config.name,
-		         gate_state_name(v->gate.state), why ? "(" : "", why ? gate_cause_name(v->gate.cause) : "", why ? ")" : "");
+			 gate_state_name(v->gate.state), why ? "(" : "", why ? gate_cause_name(v->gate.cause) : "",
+			 why ? ")" : "");
 	}
 	if (a->volume_count == 0)
 		snprintf(text, sizeof text, "no volumes");
@@ -193,7 +196,8 @@ static void listener_ready(void *context)
 	if (fd < 0)
 		return;
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &size) != 0 || (who.uid != 0 && who.uid != geteuid()) || n == NULL) {
-		log_warning("console: a connection was turned away: %s", n == NULL ? "too many" : "neither root nor the agent's own user");
+		log_warning("console: a connection was turned away: %s",
+			    n == NULL ? "too many" : "neither root nor the agent's own user");
 		close(fd);
 		return;
 	}

@@ -79,7 +79,7 @@ static void finish(struct creation *c, int error, const char *text)
 	close_fd(&c->backing_fd);
 	close_fd(&c->hsm_fd);
 	log_line(error == 0 ? LOG_LEVEL_NOTICE : LOG_LEVEL_ERROR, "volume %s: creation for %s: %s%s%s", c->config.name,
-	         c->request.identity, error == 0 ? "done" : error_text(error), text[0] != '\0' ? ": " : "", text);
+		 c->request.identity, error == 0 ? "done" : error_text(error), text[0] != '\0' ? ": " : "", text);
 	manage_reply(c->agent, c->request.id, error, v != NULL ? v->gate.seq : 0, error == 0, text);
 	timer_init(&c->again, reap_all, c);
 	timer_arm(&c->agent->loop, &c->again, 0);
@@ -107,7 +107,7 @@ static void adopt(struct creation *c)
 
 	if (v != NULL) /* what is latched stays so */
 		gate = (struct gate_record){ v->gate.latched, v->gate.latched ? v->gate.latch_cause : CAUSE_NONE, v->gate.seq,
-			                     v->attach_wanted || c->config.attach_auto };
+					     v->attach_wanted || c->config.attach_auto };
 	/* the gate first: a volume's record without one would be a latched volume */
 	r = records_write_gate(&a->records, c->config.name, &gate);
 	if (r == 0)
@@ -147,8 +147,9 @@ static void check_done(struct creation *c)
 static int send_tickets(struct creation *c)
 {
 	const struct kek_record *pins = kek_pins(c->kek);
-	struct msg_hsm_ticket t = { .gen_no = 1, .hash = pins->hash, .dataplane_pid = c->creator.pid,
-		                    .dataplane_uid = (uint32_t)c->creator.uid };
+	struct msg_hsm_ticket t = {
+		.gen_no = 1, .hash = pins->hash, .dataplane_pid = c->creator.pid, .dataplane_uid = (uint32_t)c->creator.uid
+	};
 	struct message m;
 	struct msg_dp_create *d = &m.body.dp_create;
 	int r = entropy_fill(&t.ticket, sizeof t.ticket);
@@ -174,8 +175,9 @@ static int send_tickets(struct creation *c)
 	if (r == 0)
 		r = session_ticket(&c->session, true, &t);
 	message_init(&m, MSG_DP_TICKET, c->request.id + 1);
-	m.body.dp_ticket = (struct msg_dp_ticket){ .ticket = t.ticket, .generation = 1, .hsm_pid = c->session.child.pid,
-		                                   .hsm_uid = (uint32_t)c->session.child.uid };
+	m.body.dp_ticket = (struct msg_dp_ticket){
+		.ticket = t.ticket, .generation = 1, .hsm_pid = c->session.child.pid, .hsm_uid = (uint32_t)c->session.child.uid
+	};
 	if (r == 0)
 		r = child_send(&c->creator, &m, &c->hsm_fd, 1);
 	close_fd(&c->hsm_fd);
@@ -234,9 +236,14 @@ static int start_creator(struct creation *c)
 	const struct config *g = &c->agent->config;
 	char program[PATH_MAX_BYTES + 32];
 	const char *arguments[] = { program, "create", NULL };
-	struct child_plan plan = { .peer = PEER_CREATOR, .program = program, .arguments = arguments, .fds = { -1 }, .fd_count = 1,
-		                   .environment = { "GLIBC_TUNABLES=glibc.malloc.perturb=90" }, .locked_memory = true,
-		                   .user = g->user_dataplane };
+	struct child_plan plan = { .peer = PEER_CREATOR,
+				   .program = program,
+				   .arguments = arguments,
+				   .fds = { -1 },
+				   .fd_count = 1,
+				   .environment = { "GLIBC_TUNABLES=glibc.malloc.perturb=90" },
+				   .locked_memory = true,
+				   .user = g->user_dataplane };
 
 	snprintf(program, sizeof program, "%s/fallgate-dataplane", g->libexec_dir);
 	snprintf(c->creator.label, sizeof c->creator.label, "creator of %s", c->config.name);
@@ -276,7 +283,7 @@ static void enrolled(struct creation *c)
 		return;
 	}
 	log_notice("KEK %s: enrolled: %s, %u bits%s", c->config.kek, c->pins.type == KEK_RSA_OAEP ? "RSA-OAEP" : "AES key wrap",
-	           c->pins.bits, c->pins.hash == OAEP_SHA1 ? ", SHA-1 (the token has no SHA-256 for OAEP)" : "");
+		   c->pins.bits, c->pins.hash == OAEP_SHA1 ? ", SHA-1 (the token has no SHA-256 for OAEP)" : "");
 	c->enrolling = false;
 	session_kill(&c->session);
 	step_on(c);
@@ -287,7 +294,8 @@ static void enrol_probed(struct creation *c, const struct judgement *said)
 	struct session *s = &c->session;
 	struct judgement j = *said;
 
-	if (c->pins.type == KEK_AES_KW && c->pins.canary_size == 0 && j.proof == PROOF_GOOD) { /* the canary is made: now prove it */
+	if (c->pins.type == KEK_AES_KW && c->pins.canary_size == 0 &&
+	    j.proof == PROOF_GOOD) { /* the canary is made: now prove it */
 		c->pins.canary_size = s->verdict.wrapped_size;
 		memcpy(c->pins.canary, s->verdict.wrapped, s->verdict.wrapped_size);
 		fingerprint_aes(c->pins.fingerprint, s->verdict.answer);
@@ -416,8 +424,8 @@ static int refuse_early(struct agent *a, const struct msg_mg_request *request, s
 		return ERR_STATE;
 	}
 	if (kek == NULL || kek_damaged(kek)) {
-		snprintf(text, TEXT_MAX_BYTES, "the record of KEK %s is damaged; bring it back from a backup of the state directory",
-		         config->kek);
+		snprintf(text, TEXT_MAX_BYTES,
+			 "the record of KEK %s is damaged; bring it back from a backup of the state directory", config->kek);
 		return ERR_CORRUPT;
 	}
 	return 0;

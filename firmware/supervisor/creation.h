@@ -1,6 +1,6 @@
-/* Making a volume: prove the KEK (and pin it, the first time), then a one-shot dataplane formats the backing store with a key that
- * a one-shot hsm wraps. What must hold: no volume before its KEK passed a proof; a file that this made is removed when it fails;
- * a gate record that is there stays: re-creation lifts no latch. One at a time. */
+/* Making a volume: prove the KEK (and pin it, the first time), then a one-shot dataplane formats the backing store with a key
+ * that a one-shot hsm wraps. What must hold: no volume before its KEK passed a proof; a file that this made is removed when it
+ * fails; a gate record that is there stays: re-creation lifts no latch. One at a time. */
 #ifndef FALLGATE_SUPERVISOR_CREATION_H
 #define FALLGATE_SUPERVISOR_CREATION_H
 

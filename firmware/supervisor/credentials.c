@@ -99,7 +99,7 @@ static int save(const struct credentials *c)
 	for (unsigned i = 0; i < c->count; i++) {
 		hex_write(hex, c->list[i].psk, PSK_BYTES);
 		used += (size_t)snprintf(body + used, RECORD_MAX_BYTES - used, "%s %s %s\n", c->list[i].identity,
-		                         role_name(c->list[i].role), hex);
+					 role_name(c->list[i].role), hex);
 	}
 	e = records_write(c->records, RECORD_CREDENTIALS, record_name, body);
 	explicit_bzero(body, RECORD_MAX_BYTES);

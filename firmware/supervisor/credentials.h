@@ -13,7 +13,8 @@ struct credentials;
 int credentials_create(struct credentials **out, const struct records *r);
 void credentials_destroy(struct credentials *c);
 
-/* Makes a key for identity (an earlier one of that name is replaced). 0, ERR_USAGE (no such identity or role), ERR_NOSPACE, ERR_IO. */
+/* Makes a key for identity (an earlier one of that name is replaced). 0, ERR_USAGE (no such identity or role), ERR_NOSPACE,
+ * ERR_IO. */
 int credentials_enroll(struct credentials *c, const char *identity, enum role role, uint8_t psk[static PSK_BYTES]);
 
 /* 0, ERR_NOT_FOUND, ERR_IO. */

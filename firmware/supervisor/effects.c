@@ -22,7 +22,7 @@ static void cancel_unwrap(struct volume *v, const struct step_context *s)
 	(void)s;
 	if (!unlock_cancel(v))
 		log_error("volume %s: the unwrapping hsm (pid %d) is killed and not gone: nothing is called wiped before it is",
-		          v->config.name, (int)v->unlock.child.pid);
+			  v->config.name, (int)v->unlock.child.pid);
 }
 
 static void send_lock(struct volume *v, const struct step_context *s)
@@ -37,7 +37,8 @@ static void send_lock(struct volume *v, const struct step_context *s)
 		return;
 	}
 	timer_arm(&v->agent->loop, &v->wipe_deadline, boot_now() + WIPE_MS * MS_NS);
-	if (v->dataplane.stage < STAGE_KEYLESS) { /* it has no export and never saw a ticket: there is nothing to be polite about */
+	if (v->dataplane.stage <
+	    STAGE_KEYLESS) { /* it has no export and never saw a ticket: there is nothing to be polite about */
 		child_kill(&v->dataplane, NULL);
 		return;
 	}
@@ -118,8 +119,8 @@ static void extend_lease(struct volume *v, const struct step_context *s)
 static void alarm_loud(struct volume *v, const struct step_context *s)
 {
 	(void)s;
-	snprintf(v->text, sizeof v->text, "the dataplane (pid %d) is killed and not gone: keys may be in RAM; restart the machine",
-	         (int)v->dataplane.pid);
+	snprintf(v->text, sizeof v->text,
+		 "the dataplane (pid %d) is killed and not gone: keys may be in RAM; restart the machine", (int)v->dataplane.pid);
 	log_error("volume %s: ALARM: %s", v->config.name, v->text);
 }
 
@@ -129,10 +130,10 @@ static void alert(struct volume *v, const struct step_context *s)
 	bool bad = g->state != GATE_AVAILABLE && g->state != GATE_LOCKED && g->state != GATE_UNLOCKING;
 
 	log_line(bad ? LOG_LEVEL_WARNING : LOG_LEVEL_NOTICE, "volume %s: %s -> %s%s%s%s (%s)%s%s%s%s", v->config.name,
-	         gate_state_name(s->before->state), gate_state_name(g->state), g->cause != CAUSE_NONE ? ", " : "",
-	         g->cause != CAUSE_NONE ? gate_cause_name(g->cause) : "", g->latched ? ", latched" : "", gate_event_name(s->event),
-	         v->text[0] != '\0' ? ": " : "", v->text, g->cause != CAUSE_NONE ? "; remedy: " : "",
-	         g->cause != CAUSE_NONE ? gate_cause_remedy(g->cause) : "");
+		 gate_state_name(s->before->state), gate_state_name(g->state), g->cause != CAUSE_NONE ? ", " : "",
+		 g->cause != CAUSE_NONE ? gate_cause_name(g->cause) : "", g->latched ? ", latched" : "",
+		 gate_event_name(s->event), v->text[0] != '\0' ? ": " : "", v->text, g->cause != CAUSE_NONE ? "; remedy: " : "",
+		 g->cause != CAUSE_NONE ? gate_cause_remedy(g->cause) : "");
 }
 
 static void audit(struct volume *v, const struct step_context *s)
@@ -157,13 +158,14 @@ static void purge_caches(struct volume *v, const struct step_context *s)
 static void destroy_wraps(struct volume *v, const struct step_context *s)
 {
 	(void)s;
-	log_error("volume %s: the gate asks to destroy wrapped keys, which no order of this agent can mean: not done", v->config.name);
+	log_error("volume %s: the gate asks to destroy wrapped keys, which no order of this agent can mean: not done",
+		  v->config.name);
 }
 
 static void record_defect(struct volume *v, const struct step_context *s)
 {
 	log_error("volume %s: DEFECT: %s cannot happen in %s; please report it", v->config.name, gate_event_name(s->event),
-	          gate_state_name(s->before->state));
+		  gate_state_name(s->before->state));
 	volume_audit(v, "defect", s->before->state, "an event that the gate's table does not allow");
 }
 

@@ -103,5 +103,6 @@ void export_uri(const struct volume *v, char *out, size_t size)
 	else if (c->listen == LISTEN_UNIX)
 		snprintf(out, size, "nbd+unix:///?socket=%s", c->listen_path);
 	else
-		snprintf(out, size, strchr(c->listen_path, ':') != NULL ? "nbd://[%s]:%u" : "nbd://%s:%u", c->listen_path, c->listen_port);
+		snprintf(out, size, strchr(c->listen_path, ':') != NULL ? "nbd://[%s]:%u" : "nbd://%s:%u", c->listen_path,
+			 c->listen_port);
 }

@@ -60,8 +60,11 @@ static uint64_t get_number(const struct field_row *row, const uint8_t *at)
 
 static bool put_number(const struct field_row *row, uint8_t *at, const char *value)
 {
-	uint64_t limit = row->max != 0 ? row->max : row->type == FIELD_U64 ? UINT64_MAX : row->type == FIELD_U32 ? UINT32_MAX :
-	                 row->type == FIELD_U16 ? UINT16_MAX : UINT8_MAX;
+	uint64_t limit = row->max != 0            ? row->max
+			 : row->type == FIELD_U64 ? UINT64_MAX
+			 : row->type == FIELD_U32 ? UINT32_MAX
+			 : row->type == FIELD_U16 ? UINT16_MAX
+						  : UINT8_MAX;
 	char *end, again[24];
 	uint64_t n = strtoull(value, &end, 10);
 	uint32_t u32 = (uint32_t)n;

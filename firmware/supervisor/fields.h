@@ -1,5 +1,5 @@
-/* "key=value" lines, one a field, in the order of a table: how records are written and read. What must hold: reading takes exactly
- * what writing writes: every field, once, in order, nothing else, every number in bounds. */
+/* "key=value" lines, one a field, in the order of a table: how records are written and read. What must hold: reading takes
+ * exactly what writing writes: every field, once, in order, nothing else, every number in bounds. */
 #ifndef FALLGATE_SUPERVISOR_FIELDS_H
 #define FALLGATE_SUPERVISOR_FIELDS_H
 
@@ -8,12 +8,15 @@
 #include <stdint.h>
 
 enum field_type {
-	FIELD_U64, FIELD_U32, FIELD_U16, FIELD_U8,
+	FIELD_U64,
+	FIELD_U32,
+	FIELD_U16,
+	FIELD_U8,
 	FIELD_ENUM, /* an int-sized enum, below max */
 	FIELD_BOOL,
-	FIELD_TEXT, /* printable; size is the array's */
-	FIELD_HEX,  /* size bytes */
-	FIELD_HEX_N,/* as many bytes as the uint16_t at count_at says, at most size */
+	FIELD_TEXT,  /* printable; size is the array's */
+	FIELD_HEX,   /* size bytes */
+	FIELD_HEX_N, /* as many bytes as the uint16_t at count_at says, at most size */
 };
 
 struct field_row {

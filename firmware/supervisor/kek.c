@@ -25,7 +25,7 @@ struct kek {
 	struct kek_record pins;
 	struct pin_record pin;
 	bool pin_turn_taken, pin_in_flight; /* the second: its PIN is being tried right now */
-	bool pin_was_refused; /* told to the volumes */
+	bool pin_was_refused;               /* told to the volumes */
 	struct session probers[2];
 	unsigned active, failures, since_fresh, users;
 	struct timer next;
@@ -72,7 +72,8 @@ static bool pin_proven(const struct kek *k)
 {
 	struct pin_record now = { .state = PIN_UNKNOWN };
 
-	return k->config->pin_path[0] == '\0' || (k->pin.state == PIN_GOOD && pin_file_identity(k, &now) && same_pin(&now, &k->pin));
+	return k->config->pin_path[0] == '\0' ||
+	       (k->pin.state == PIN_GOOD && pin_file_identity(k, &now) && same_pin(&now, &k->pin));
 }
 
 bool kek_pin_turn(struct kek *k, bool *turn)
@@ -93,7 +94,7 @@ static bool open_pin_file(const struct kek *k, int *fd)
 	*fd = open(k->config->pin_path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	if (*fd < 0 || fstat(*fd, &st) != 0 || !S_ISREG(st.st_mode) || (st.st_mode & 077) != 0) {
 		log_error("KEK %s: the PIN file %s cannot be used: %s; it must be a regular file, mode 0600", k->config->name,
-		          k->config->pin_path, *fd < 0 ? strerror(errno) : "others may read it, or it is no file");
+			  k->config->pin_path, *fd < 0 ? strerror(errno) : "others may read it, or it is no file");
 		if (*fd >= 0)
 			close(*fd);
 		*fd = -1;
@@ -139,7 +140,7 @@ void kek_pin_refused(struct kek *k)
 		return;
 	k->pin = now;
 	log_error("KEK %s: the token refused the PIN; it is not tried again until %s is written anew", k->config->name,
-	          k->config->pin_path);
+		  k->config->pin_path);
 	write_pin(k, PIN_REFUSED);
 }
 
@@ -164,8 +165,8 @@ void kek_pin_end(struct kek *k, bool *turn, bool refused, bool good)
 void kek_pin_abandon(struct kek *k, bool *turn)
 {
 	if (*turn && k->pin_in_flight) /* the record says pending already */
-		log_error("KEK %s: nobody saw whether the PIN was taken; it counts as refused until %s is written anew", k->config->name,
-		          k->config->pin_path);
+		log_error("KEK %s: nobody saw whether the PIN was taken; it counts as refused until %s is written anew",
+			  k->config->name, k->config->pin_path);
 	give_turn_back(k, turn);
 }
 
@@ -273,13 +274,14 @@ static bool settle_without_asking(struct kek *k)
 
 	if (!k->enrolled) {
 		j.cause = CAUSE_MODULE_BROKEN;
-		snprintf(j.text, sizeof j.text, "the record of KEK %s is %s; bring keks/%s back from a backup of the state directory",
-		         k->config->name, k->damaged ? "damaged" : "missing", k->config->name);
+		snprintf(j.text, sizeof j.text,
+			 "the record of KEK %s is %s; bring keks/%s back from a backup of the state directory", k->config->name,
+			 k->damaged ? "damaged" : "missing", k->config->name);
 	} else if (pin_spent(k)) {
 		j.cause = CAUSE_ACCESS_REVOKED;
 		k->pin_was_refused = true;
-		snprintf(j.text, sizeof j.text, "the PIN was refused, or nobody saw whether it was; write the right one to %.150s",
-		         k->config->pin_path);
+		snprintf(j.text, sizeof j.text,
+			 "the PIN was refused, or nobody saw whether it was; write the right one to %.150s", k->config->pin_path);
 	} else {
 		return false;
 	}

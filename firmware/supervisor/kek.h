@@ -1,6 +1,6 @@
-/* One KEK: its pins, its prober, its PIN. What must hold: while a volume hangs on it, it is probed every interval, every n-th time
- * in a fresh process, and each verdict reaches every one of its volumes; a PIN that was refused, or whose result nobody saw, is
- * not tried again until its file changes. */
+/* One KEK: its pins, its prober, its PIN. What must hold: while a volume hangs on it, it is probed every interval, every n-th
+ * time in a fresh process, and each verdict reaches every one of its volumes; a PIN that was refused, or whose result nobody saw,
+ * is not tried again until its file changes. */
 #ifndef FALLGATE_SUPERVISOR_KEK_H
 #define FALLGATE_SUPERVISOR_KEK_H
 
@@ -43,8 +43,8 @@ uint64_t kek_proof_deadline(const struct kek *k);
 
 /* ---- for sessions ---- */
 void kek_note_opened(struct kek *k, const struct msg_hsm_opened *o);
-/* An untried PIN is tried by one process at a time: a session that may come to try it takes the turn before it starts. false: it is
- * another's turn. *turn: whether this session has it; kek_pin_end and kek_pin_abandon give it back. */
+/* An untried PIN is tried by one process at a time: a session that may come to try it takes the turn before it starts. false: it
+ * is another's turn. *turn: whether this session has it; kek_pin_end and kek_pin_abandon give it back. */
 bool kek_pin_turn(struct kek *k, bool *turn);
 /* May log in; *fd: the PIN file or -1; *renewed: a new PIN after one that was refused. */
 bool kek_pin_begin(struct kek *k, bool turn, int *fd, bool *renewed);

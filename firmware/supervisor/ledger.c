@@ -19,7 +19,7 @@
 static const char mac_member[] = ",\"mac\":\"";
 
 static void chain_mac(const uint8_t key[HASH_BYTES], const uint8_t before[LEDGER_MAC_BYTES], const char *text, size_t size,
-                      uint8_t out[LEDGER_MAC_BYTES])
+		      uint8_t out[LEDGER_MAC_BYTES])
 {
 	hash_hmac(out, key, HASH_BYTES, (const struct hash_part[]){ { before, LEDGER_MAC_BYTES }, { text, size } }, 2);
 }

@@ -1,5 +1,6 @@
-/* The audit ledger: one JSON object a line, appended, fsynced. What must hold: each line carries an HMAC over its own text and the
- * line before it, so that a line changed, moved or taken out of the middle is found; a torn last line is left as it is and closed. */
+/* The audit ledger: one JSON object a line, appended, fsynced. What must hold: each line carries an HMAC over its own text and
+ * the line before it, so that a line changed, moved or taken out of the middle is found; a torn last line is left as it is and
+ * closed. */
 #ifndef FALLGATE_SUPERVISOR_LEDGER_H
 #define FALLGATE_SUPERVISOR_LEDGER_H
 
@@ -25,8 +26,8 @@ struct ledger_entry {
 };
 
 struct ledger {
-	int fd; /* -1: closed */
-	uint64_t seq; /* of the last line */
+	int fd;                /* -1: closed */
+	uint64_t seq;          /* of the last line */
 	uint64_t last_wall_ns; /* of the last line that was there when it was opened; 0: none */
 	uint8_t chain[LEDGER_MAC_BYTES];
 	uint8_t key[LEDGER_MAC_BYTES];

@@ -1,6 +1,6 @@
 /* fallgated: the supervisor. Reads the configuration whole, opens its records, starts the others and decides. What must hold: it
- * holds no data key and no descriptor to one; it stops only with every volume locked and drained, or dies, and then the dataplanes
- * lock themselves. */
+ * holds no data key and no descriptor to one; it stops only with every volume locked and drained, or dies, and then the
+ * dataplanes lock themselves. */
 #include <errno.h>
 #include <getopt.h>
 #include <signal.h>
@@ -67,8 +67,9 @@ static void stop_look(void *context)
 		return;
 	}
 	if (busy)
-		log_error("stopping: a dataplane is still writing what was acknowledged after %d s; it goes on alone, without keys",
-		          STOP_DEADLINE_S);
+		log_error(
+			"stopping: a dataplane is still writing what was acknowledged after %d s; it goes on alone, without keys",
+			STOP_DEADLINE_S);
 	s->stopped = true;
 }
 
@@ -291,8 +292,8 @@ static int run(struct supervisor *s)
 	if (r == 0)
 		r = start(s);
 	if (r == 0) {
-		log_notice("fallgated %s: %u volumes, %u KEKs, sandbox %s", FALLGATE_VERSION, s->agent.volume_count, s->agent.kek_count,
-		           sandbox_kind());
+		log_notice("fallgated %s: %u volumes, %u KEKs, sandbox %s", FALLGATE_VERSION, s->agent.volume_count,
+			   s->agent.kek_count, sandbox_kind());
 		while (!s->stopped)
 			loop_once(&s->agent.loop);
 	}
@@ -302,19 +303,19 @@ static int run(struct supervisor *s)
 
 /* ---- arguments ---- */
 
-static const char usage[] =
-	"usage: fallgated [--config FILE] [--libexec DIR] [--check]\n"
-	"  --config FILE   default /etc/fallgate/fallgate.conf; volumes.d beside it\n"
-	"  --libexec DIR   where the other programs are\n"
-	"  --check         judge the configuration, prove each KEK once, change nothing\n"
-	"  --version, --help\n"
-	"SIGTERM stops cleanly, SIGUSR1 revokes every volume. See fallgated(8), fallgate.conf(5).\n";
+static const char usage[] = "usage: fallgated [--config FILE] [--libexec DIR] [--check]\n"
+			    "  --config FILE   default /etc/fallgate/fallgate.conf; volumes.d beside it\n"
+			    "  --libexec DIR   where the other programs are\n"
+			    "  --check         judge the configuration, prove each KEK once, change nothing\n"
+			    "  --version, --help\n"
+			    "SIGTERM stops cleanly, SIGUSR1 revokes every volume. See fallgated(8), fallgate.conf(5).\n";
 
 static void read_options(struct options *o, int argc, char **argv)
 {
 	static const struct option names[] = {
-		{ "config", required_argument, NULL, 'c' }, { "libexec", required_argument, NULL, 'l' }, { "check", no_argument, NULL, 'k' },
-		{ "version", no_argument, NULL, 'v' },      { "help", no_argument, NULL, 'h' },          { NULL, 0, NULL, 0 },
+		{ "config", required_argument, NULL, 'c' }, { "libexec", required_argument, NULL, 'l' },
+		{ "check", no_argument, NULL, 'k' },        { "version", no_argument, NULL, 'v' },
+		{ "help", no_argument, NULL, 'h' },         { NULL, 0, NULL, 0 },
 	};
 
 	for (int c = getopt_long(argc, argv, "", names, NULL); c != -1; c = getopt_long(argc, argv, "", names, NULL)) {

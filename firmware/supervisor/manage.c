@@ -27,8 +27,8 @@ struct pending {
 	manage_revoked *done;
 	void *context;
 	uint64_t until_ns;
-	char volume[NAME_MAX_BYTES];              /* empty: all */
-	uint64_t seq[CONFIG_VOLUMES_MAX];         /* 0: not one of them */
+	char volume[NAME_MAX_BYTES];      /* empty: all */
+	uint64_t seq[CONFIG_VOLUMES_MAX]; /* 0: not one of them */
 };
 
 struct management {
@@ -125,7 +125,8 @@ static void answer_pending(struct agent *a, struct pending *p, bool durable)
 
 	p->used = false;
 	p->done(p->context, p->id, 0, v != NULL ? v->gate.seq : 0, durable,
-	        durable ? "revoked; the latch is on disk" : "revoked; the latch is NOT on disk: a restart would lose it; see the log");
+		durable ? "revoked; the latch is on disk"
+			: "revoked; the latch is NOT on disk: a restart would lose it; see the log");
 }
 
 void manage_written(struct agent *a)
@@ -184,11 +185,13 @@ void manage_revoke(struct agent *a, const char *volume, const char *identity, ui
 		agent_revoke_all(a, identity);
 	p = g != NULL ? free_pending(g) : NULL;
 	if (p == NULL) {
-		done(context, id, 0, v != NULL ? v->gate.seq : 0, false, "revoked; whether the latch is on disk is not known yet");
+		done(context, id, 0, v != NULL ? v->gate.seq : 0, false,
+		     "revoked; whether the latch is on disk is not known yet");
 		return;
 	}
-	*p = (struct pending){ .used = true, .id = id, .done = done, .context = context,
-		               .until_ns = boot_now() + DURABLE_WAIT_MS * MS_NS };
+	*p = (struct pending){
+		.used = true, .id = id, .done = done, .context = context, .until_ns = boot_now() + DURABLE_WAIT_MS * MS_NS
+	};
 	snprintf(p->volume, sizeof p->volume, "%s", volume);
 	for (unsigned i = 0; i < a->volume_count; i++)
 		p->seq[i] = v == NULL || v == a->volumes[i] ? a->volumes[i]->gate.seq : 0;
@@ -231,13 +234,13 @@ static int do_attach(struct agent *a, const struct msg_mg_request *q, struct vol
 	if (r != 0)
 		return r;
 	if (v->gate.latched) {
-		snprintf(text, TEXT_MAX_BYTES, "the gate is latched (%s); what lifts it: %s", gate_cause_name(v->gate.latch_cause),
-		         gate_cause_remedy(v->gate.latch_cause));
+		snprintf(text, TEXT_MAX_BYTES, "the gate is latched (%s); what lifts it: %s",
+			 gate_cause_name(v->gate.latch_cause), gate_cause_remedy(v->gate.latch_cause));
 		return ERR_REVOKED;
 	}
 	if (v->gate.state != GATE_LOCKED) {
 		snprintf(text, TEXT_MAX_BYTES, "volume %s is attached already, or on its way (%s)", v->config.name,
-		         gate_state_name(v->gate.state));
+			 gate_state_name(v->gate.state));
 		return ERR_STATE;
 	}
 	v->attach_wanted = true;
@@ -269,17 +272,20 @@ static int do_restore(struct agent *a, const struct msg_mg_request *q, struct vo
 {
 	(void)a;
 	if (!q->has_if_match || q->if_match != v->gate.seq) {
-		snprintf(text, TEXT_MAX_BYTES, "%s: the gate's sequence is %llu; look at its status, then restore with that number",
-		         q->has_if_match ? "the gate has moved since" : "a restore must name the gate's sequence",
-		         (unsigned long long)v->gate.seq);
+		snprintf(text, TEXT_MAX_BYTES,
+			 "%s: the gate's sequence is %llu; look at its status, then restore with that number",
+			 q->has_if_match ? "the gate has moved since" : "a restore must name the gate's sequence",
+			 (unsigned long long)v->gate.seq);
 		return ERR_STATE;
 	}
 	if (!v->gate.latched) {
-		snprintf(text, TEXT_MAX_BYTES, "volume %s is not latched; it opens by itself when its cause is lifted", v->config.name);
+		snprintf(text, TEXT_MAX_BYTES, "volume %s is not latched; it opens by itself when its cause is lifted",
+			 v->config.name);
 		return ERR_STATE;
 	}
 	if (v->gate.state != GATE_LOCKED && v->gate.state != GATE_INACCESSIBLE && v->gate.state != GATE_PURGED) {
-		snprintf(text, TEXT_MAX_BYTES, "not in state %s; try again when the wipe is done", gate_state_name(v->gate.state));
+		snprintf(text, TEXT_MAX_BYTES, "not in state %s; try again when the wipe is done",
+			 gate_state_name(v->gate.state));
 		return ERR_STATE;
 	}
 	volume_feed(v, EV_RESTORE, CAUSE_NONE, q->identity, "");
@@ -307,7 +313,7 @@ static int run_request(struct agent *a, const struct msg_mg_request *q, struct v
 
 	if (q->role != verb->role || !identity_good(q->identity)) {
 		snprintf(text, TEXT_MAX_BYTES, "%s is for the role %s; %s has %s", verb->name, role_name(verb->role), q->identity,
-		         role_name(q->role));
+			 role_name(q->role));
 		return ERR_DENIED;
 	}
 	if (a->stopping && q->verb != MG_REVOKE) {
@@ -376,7 +382,7 @@ static void on_death(void *owner, struct child *c, int status)
 	if (a->stopping)
 		return;
 	log_error("mgmt ended (%s %d); started again", WIFSIGNALED(status) ? "signal" : "exit code",
-	          WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+		  WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
 	for (unsigned i = 0; i < a->volume_count; i++)
 		volume_feed(a->volumes[i], EV_MGMT_DEAD, CAUSE_NONE, NULL, NULL);
 	if (boot_now() - g->started_ns > 60 * SEC_NS)
@@ -391,8 +397,9 @@ static void start_process(struct management *g)
 	const struct config *c = &g->agent->config;
 	char program[PATH_MAX_BYTES + 32];
 	const char *arguments[] = { program, NULL };
-	struct child_plan plan = { .peer = PEER_MGMT, .program = program, .arguments = arguments, .fds = { -1 }, .fd_count = 1,
-		                   .user = c->user_mgmt };
+	struct child_plan plan = {
+		.peer = PEER_MGMT, .program = program, .arguments = arguments, .fds = { -1 }, .fd_count = 1, .user = c->user_mgmt
+	};
 
 	snprintf(program, sizeof program, "%s/fallgate-mgmt", c->libexec_dir);
 	snprintf(g->child.label, sizeof g->child.label, "mgmt");
@@ -414,7 +421,8 @@ static void agent_push_due(void *context)
 	timer_arm(&g->agent->loop, &g->agent_push, boot_now() + AGENT_PUSH_S * SEC_NS);
 }
 
-/* mgmt binds the address itself (libcoap adopts no socket). That it can be had is tried here, at start, where a person sees it. */
+/* mgmt binds the address itself (libcoap adopts no socket). That it can be had is tried here, at start, where a person sees it.
+ */
 static int try_address(const struct config *c)
 {
 	struct sockaddr_in in = { .sin_family = AF_INET, .sin_port = htons(c->coap_port) };
@@ -429,8 +437,8 @@ static int try_address(const struct config *c)
 		close(fd);
 		return 0;
 	}
-	log_error("coap: cannot listen at %s port %u: %s; free the address, or set another in [agent]", c->coap_address, c->coap_port,
-	          strerror(errno));
+	log_error("coap: cannot listen at %s port %u: %s; free the address, or set another in [agent]", c->coap_address,
+		  c->coap_port, strerror(errno));
 	if (fd >= 0)
 		close(fd);
 	return ERR_BUSY;

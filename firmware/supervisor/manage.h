@@ -16,7 +16,8 @@ struct volume;
 int manage_start(struct agent *a);
 void manage_stop(struct agent *a);
 
-/* A revoke of one volume, or of all (volume empty): acts at once; `done` is called when the latches are on disk, or a second later. */
+/* A revoke of one volume, or of all (volume empty): acts at once; `done` is called when the latches are on disk, or a second
+ * later. */
 typedef void manage_revoked(void *context, uint64_t id, int error, uint64_t seq, bool durable, const char *text);
 void manage_revoke(struct agent *a, const char *volume, const char *identity, uint64_t id, manage_revoked *done, void *context);
 

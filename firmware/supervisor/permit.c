@@ -39,10 +39,12 @@ static const struct permit permits[] = {
 };
 
 static const char *const names[STAGE_COUNT] = {
-	[STAGE_NEW]       = "new",        [STAGE_IDLE]     = "idle",     [STAGE_OPENING]   = "opening",   [STAGE_PROBING] = "probing",
-	[STAGE_TICKET]    = "ticket",     [STAGE_SPENT]    = "spent",    [STAGE_ATTACHING] = "attaching", [STAGE_REFUSED] = "refused",
-	[STAGE_KEYLESS]   = "keyless",    [STAGE_UNLOCKING] = "unlocking", [STAGE_SERVING] = "serving",   [STAGE_LOCKING] = "locking",
-	[STAGE_WIPED]     = "wiped",      [STAGE_DRAINED]  = "drained",  [STAGE_CREATING]  = "creating",  [STAGE_TALKING] = "talking",
+	[STAGE_NEW]      = "new",      [STAGE_IDLE]      = "idle",      [STAGE_OPENING]   = "opening",
+	[STAGE_PROBING]  = "probing",  [STAGE_TICKET]    = "ticket",    [STAGE_SPENT]     = "spent",
+	[STAGE_ATTACHING] = "attaching", [STAGE_REFUSED] = "refused",   [STAGE_KEYLESS]   = "keyless",
+	[STAGE_UNLOCKING] = "unlocking", [STAGE_SERVING] = "serving",   [STAGE_LOCKING]   = "locking",
+	[STAGE_WIPED]    = "wiped",    [STAGE_DRAINED]   = "drained",   [STAGE_CREATING]  = "creating",
+	[STAGE_TALKING]  = "talking",
 };
 /* clang-format on */
 

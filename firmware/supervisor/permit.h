@@ -9,22 +9,22 @@
 
 /* Where the conversation with a peer stands. */
 enum stage {
-	STAGE_NEW,         /* started; only HELLO */
-	STAGE_IDLE,        /* hsm: nothing asked. dataplane: nothing attached */
-	STAGE_OPENING,     /* hsm: HSM_OPEN sent */
-	STAGE_PROBING,     /* hsm: HSM_PROBE sent */
-	STAGE_TICKET,      /* hsm: HSM_UNWRAP or HSM_WRAP sent */
-	STAGE_SPENT,       /* hsm: it answered its ticket */
-	STAGE_ATTACHING,   /* dataplane: DP_ATTACH sent */
-	STAGE_REFUSED,     /* dataplane: the backing was not good */
-	STAGE_KEYLESS,     /* dataplane: ready, no key */
-	STAGE_UNLOCKING,   /* dataplane: DP_TICKET sent */
-	STAGE_SERVING,     /* dataplane: DP_OPENED good */
-	STAGE_LOCKING,     /* dataplane: told to lock or detach */
-	STAGE_WIPED,       /* dataplane: said so */
-	STAGE_DRAINED,     /* dataplane: said so; nothing more is to come */
-	STAGE_CREATING,    /* creator: DP_CREATE and DP_TICKET sent */
-	STAGE_TALKING,     /* mgmt, console */
+	STAGE_NEW,       /* started; only HELLO */
+	STAGE_IDLE,      /* hsm: nothing asked. dataplane: nothing attached */
+	STAGE_OPENING,   /* hsm: HSM_OPEN sent */
+	STAGE_PROBING,   /* hsm: HSM_PROBE sent */
+	STAGE_TICKET,    /* hsm: HSM_UNWRAP or HSM_WRAP sent */
+	STAGE_SPENT,     /* hsm: it answered its ticket */
+	STAGE_ATTACHING, /* dataplane: DP_ATTACH sent */
+	STAGE_REFUSED,   /* dataplane: the backing was not good */
+	STAGE_KEYLESS,   /* dataplane: ready, no key */
+	STAGE_UNLOCKING, /* dataplane: DP_TICKET sent */
+	STAGE_SERVING,   /* dataplane: DP_OPENED good */
+	STAGE_LOCKING,   /* dataplane: told to lock or detach */
+	STAGE_WIPED,     /* dataplane: said so */
+	STAGE_DRAINED,   /* dataplane: said so; nothing more is to come */
+	STAGE_CREATING,  /* creator: DP_CREATE and DP_TICKET sent */
+	STAGE_TALKING,   /* mgmt, console */
 	STAGE_COUNT
 };
 

@@ -1,5 +1,5 @@
-/* What protects keys on this machine and what does not, as lines "good: ..." or "weak: ...". What must hold: nothing is called good
- * that was not looked at. */
+/* What protects keys on this machine and what does not, as lines "good: ..." or "weak: ...". What must hold: nothing is called
+ * good that was not looked at. */
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -62,7 +62,8 @@ static void look_at_memory(struct agent *a, struct msg_mg_agent *out)
 		const struct volume *v = a->volumes[i];
 
 		if (gate_state_serves(v->gate.state) && v->opened.memory != 1) {
-			line(out, false, "keys of %s in locked memory, not memfd_secret: boot with secretmem.enable=1", v->config.name);
+			line(out, false, "keys of %s in locked memory, not memfd_secret: boot with secretmem.enable=1",
+			     v->config.name);
 			return;
 		}
 	}
@@ -90,7 +91,8 @@ void posture_fill(struct agent *a, struct msg_mg_agent *out)
 	snprintf(out->sandbox, sizeof out->sandbox, "%s", sandbox_kind());
 	out->audit_good = a->writer == NULL || writer_audit_good(a->writer);
 	line(out, walls, "%s", walls ? "every process behind seccomp" : "a build without seccomp: for tests only");
-	line(out, users, "%s", users ? "one user per process" : "processes share a user: set user_hsm, user_dataplane, user_mgmt");
+	line(out, users, "%s",
+	     users ? "one user per process" : "processes share a user: set user_hsm, user_dataplane, user_mgmt");
 	for (unsigned i = 0; i < a->kek_count; i++)
 		if (kek_software_token(a->keks[i]))
 			line(out, false, "KEK %s is in a software token: for tests only", kek_config(a->keks[i])->name);

@@ -151,13 +151,14 @@ int records_open(struct records *r, const char *state_dir, bool create)
 		e = r->dir_fd < 0 ? error_from_errno(errno) : 0;
 	}
 	if (e == 0 && (fstat(r->dir_fd, &st) != 0 || st.st_uid != geteuid() || (st.st_mode & 077) != 0)) {
-		log_error("state directory %s: others may enter it, or it is not this user's; chown and chmod 0700 it", state_dir);
+		log_error("state directory %s: others may enter it, or it is not this user's; chown and chmod 0700 it",
+			  state_dir);
 		e = ERR_DENIED;
 	} else if (e == 0) {
 		e = device_key(r, create);
 		if (e != 0 && e != ERR_NOT_FOUND)
-			log_error("%s/device.key: %s; put the %d bytes of a backup there, or start with an empty state directory", state_dir,
-			          error_text(e), DEVICE_KEY_BYTES);
+			log_error("%s/device.key: %s; put the %d bytes of a backup there, or start with an empty state directory",
+				  state_dir, error_text(e), DEVICE_KEY_BYTES);
 	} else if (e != ERR_NOT_FOUND || create) {
 		log_error("state directory %s: %s", state_dir, strerror(errno));
 	}
@@ -177,7 +178,7 @@ void records_close(struct records *r)
 /* ---- bodies ---- */
 
 static void mac_line(const struct records *r, enum record_kind kind, const char *name, const char *body, size_t size,
-                     char line[MAC_LINE_BYTES + 1])
+		     char line[MAC_LINE_BYTES + 1])
 {
 	uint8_t key[HASH_BYTES], mac[HASH_BYTES];
 	const struct hash_part parts[] = {
@@ -244,8 +245,8 @@ int records_write(const struct records *r, enum record_kind kind, const char *na
 
 /* ---- what stands in them ---- */
 
-#define AT(s, f)      .at = (uint16_t)offsetof(struct s, f)
-#define ARRAY(s, f)   AT(s, f), .size = (uint16_t)sizeof(((struct s *)0)->f)
+#define AT(s, f)         .at = (uint16_t)offsetof(struct s, f)
+#define ARRAY(s, f)      AT(s, f), .size = (uint16_t)sizeof(((struct s *)0)->f)
 #define COUNTED(s, f, n) ARRAY(s, f), .count_at = (uint16_t)offsetof(struct s, n)
 
 /* clang-format off */
@@ -297,7 +298,7 @@ static const struct field_row pin_fields[] = {
 enum { BODY_BYTES = 8192 }; /* the longest: a KEK's, about 3 KiB */
 
 static int read_fields(const struct records *r, enum record_kind kind, const char *name, const struct field_row *rows, void *out,
-                       size_t out_size)
+		       size_t out_size)
 {
 	char body[BODY_BYTES];
 	int e = records_read(r, kind, name, body, sizeof body);
@@ -312,7 +313,8 @@ static int read_fields(const struct records *r, enum record_kind kind, const cha
 	return e;
 }
 
-static int write_fields(const struct records *r, enum record_kind kind, const char *name, const struct field_row *rows, const void *in)
+static int write_fields(const struct records *r, enum record_kind kind, const char *name, const struct field_row *rows,
+			const void *in)
 {
 	char body[BODY_BYTES];
 

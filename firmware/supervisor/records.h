@@ -1,6 +1,7 @@
-/* The supervisor's own memory on disk: device key, KEK pins, volumes, gates, PIN states, credentials. What must hold: every record
- * is a few lines of text under an HMAC whose key is derived from the device key and the record's kind, over kind and name too, so
- * that no bit of it and no other record in its place is believed; a write is all or nothing and durable when it returns. */
+/* The supervisor's own memory on disk: device key, KEK pins, volumes, gates, PIN states, credentials. What must hold: every
+ * record is a few lines of text under an HMAC whose key is derived from the device key and the record's kind, over kind and name
+ * too, so that no bit of it and no other record in its place is believed; a write is all or nothing and durable when it returns.
+ */
 #ifndef FALLGATE_SUPERVISOR_RECORDS_H
 #define FALLGATE_SUPERVISOR_RECORDS_H
 

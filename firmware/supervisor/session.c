@@ -46,7 +46,7 @@ static void deadline_passed(void *context)
 	if (!s->asked)
 		return;
 	snprintf(text, sizeof text, "the HSM of KEK %s did not answer within %llu ms (%s)", kek_config(s->kek)->name,
-	         (unsigned long long)(kek_config(s->kek)->hsm_deadline_ns / MS_NS), stage_name(stage));
+		 (unsigned long long)(kek_config(s->kek)->hsm_deadline_ns / MS_NS), stage_name(stage));
 	log_warning("%s", text);
 	s->silent = true;
 	child_kill_and_reap(&s->child);
@@ -150,7 +150,8 @@ static void on_death(void *owner, struct child *c, int status)
 	}
 	if (s->asked || c->stage == STAGE_NEW) {
 		snprintf(text, sizeof text, "the hsm process of KEK %s ended without an answer (%s %d)", kek_config(s->kek)->name,
-		         WIFSIGNALED(status) ? "signal" : "exit code", WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+			 WIFSIGNALED(status) ? "signal" : "exit code",
+			 WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
 		log_warning("%s", text);
 		lose(s, c->stage, text);
 		return;
@@ -180,8 +181,12 @@ int session_start(struct session *s, const struct kek_record *pins, int dataplan
 	const struct kek_config *k = kek_config(s->kek);
 	char program[PATH_MAX_BYTES + 32];
 	const char *arguments[] = { program, dataplane_fd >= 0 ? "--one-shot" : NULL, NULL };
-	struct child_plan plan = { .peer = PEER_HSM, .program = program, .arguments = arguments, .fds = { -1, dataplane_fd },
-		                   .fd_count = dataplane_fd >= 0 ? 2 : 1, .user = s->agent->config.user_hsm };
+	struct child_plan plan = { .peer = PEER_HSM,
+				   .program = program,
+				   .arguments = arguments,
+				   .fds = { -1, dataplane_fd },
+				   .fd_count = dataplane_fd >= 0 ? 2 : 1,
+				   .user = s->agent->config.user_hsm };
 	int r;
 
 	if (s->child.alive || !kek_pin_turn(s->kek, &s->pin_turn))

@@ -28,9 +28,9 @@ struct session {
 	struct timer deadline;
 	const struct kek_record *pins; /* NULL at enrolment */
 	bool silent;                   /* ended by us: its death is nobody's news */
-	bool pin_turn; /* it may be the one that tries a new PIN */
+	bool pin_turn;                 /* it may be the one that tries a new PIN */
 	bool asked;
-	unsigned probes;               /* good ones since the start: the first is a fresh proof */
+	unsigned probes; /* good ones since the start: the first is a fresh proof */
 	uint64_t nonce, asked_ns;
 	uint8_t challenge[CHALLENGE_BYTES];
 	struct msg_hsm_opened opened;

@@ -1,5 +1,5 @@
-/* Opening the gate: a fresh proof in a one-shot hsm, a ticket to both sides, and service only when the volume is open and that hsm
- * is reaped. What must hold: cancelling kills and reaps the hsm; nothing of a cancelled unlock is believed later. */
+/* Opening the gate: a fresh proof in a one-shot hsm, a ticket to both sides, and service only when the volume is open and that
+ * hsm is reaped. What must hold: cancelling kills and reaps the hsm; nothing of a cancelled unlock is believed later. */
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -33,9 +33,9 @@ static void check_done(struct volume *v)
 
 static void failed(struct volume *v, const struct judgement *j)
 {
-	enum gate_event event = j->proof == PROOF_AMBIGUOUS           ? EV_FRESH_AMBIGUOUS :
-	                        j->cause == CAUSE_DEK_REFUSED ? EV_DEK_REFUSED :
-	                                                        EV_FRESH_REFUSED;
+	enum gate_event event = j->proof == PROOF_AMBIGUOUS     ? EV_FRESH_AMBIGUOUS
+				: j->cause == CAUSE_DEK_REFUSED ? EV_DEK_REFUSED
+								: EV_FRESH_REFUSED;
 
 	volume_feed(v, event, j->cause, NULL, j->text);
 }
@@ -43,8 +43,9 @@ static void failed(struct volume *v, const struct judgement *j)
 static int send_tickets(struct volume *v)
 {
 	struct message m;
-	struct msg_hsm_ticket t = { .gen_no = v->record.gen_no, .dataplane_pid = v->dataplane.pid,
-		                    .dataplane_uid = (uint32_t)v->dataplane.uid };
+	struct msg_hsm_ticket t = { .gen_no = v->record.gen_no,
+				    .dataplane_pid = v->dataplane.pid,
+				    .dataplane_uid = (uint32_t)v->dataplane.uid };
 	const struct kek_record *pins = kek_pins(v->kek);
 	int r = pins != NULL ? entropy_fill(&t.ticket, sizeof t.ticket) : ERR_STATE;
 
@@ -58,8 +59,10 @@ static int send_tickets(struct volume *v)
 		return r;
 	v->generation++;
 	message_init(&m, MSG_DP_TICKET, v->generation);
-	m.body.dp_ticket = (struct msg_dp_ticket){ .ticket = t.ticket, .generation = v->generation,
-		                                   .hsm_pid = v->unlock.child.pid, .hsm_uid = (uint32_t)v->unlock.child.uid };
+	m.body.dp_ticket = (struct msg_dp_ticket){ .ticket = t.ticket,
+						   .generation = v->generation,
+						   .hsm_pid = v->unlock.child.pid,
+						   .hsm_uid = (uint32_t)v->unlock.child.uid };
 	r = child_send(&v->dataplane, &m, &v->hsm_fd, 1);
 	close_hsm_fd(v);
 	if (r == 0)
@@ -131,7 +134,9 @@ static void deadline(void *context)
 	struct volume *v = context;
 
 	volume_feed(v, EV_UNLOCK_DEADLINE, CAUSE_NONE, NULL,
-	            v->dataplane_ready ? "the unlock took longer than 10 s" : v->text[0] ? NULL : "the dataplane was not ready within 10 s");
+		    v->dataplane_ready ? "the unlock took longer than 10 s"
+		    : v->text[0]       ? NULL
+				       : "the dataplane was not ready within 10 s");
 }
 
 void unlock_init(struct volume *v)
@@ -160,13 +165,15 @@ void unlock_try(struct volume *v)
 	v->unlock.kek = v->kek;
 	if (kek_pins(v->kek) == NULL) {
 		j = (struct judgement){ .proof = PROOF_REFUSED, .cause = CAUSE_MODULE_BROKEN };
-		snprintf(j.text, sizeof j.text, "the record of KEK %s is missing or damaged; bring it back from a backup", v->config.kek);
+		snprintf(j.text, sizeof j.text, "the record of KEK %s is missing or damaged; bring it back from a backup",
+			 v->config.kek);
 		failed(v, &j);
 		return;
 	}
 	if (memcmp(kek_pins(v->kek)->fingerprint, v->record.fingerprint, FINGERPRINT_BYTES) != 0) {
 		j = (struct judgement){ .proof = PROOF_REFUSED, .cause = CAUSE_DEK_REFUSED };
-		snprintf(j.text, sizeof j.text, "the volume was made under another KEK than %s is now; name that one", v->config.kek);
+		snprintf(j.text, sizeof j.text, "the volume was made under another KEK than %s is now; name that one",
+			 v->config.kek);
 		failed(v, &j);
 		return;
 	}

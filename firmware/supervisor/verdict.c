@@ -75,8 +75,9 @@ static void judge_dates(struct judgement *j, const char *start, const char *end,
 
 	if (v == VERDICT_GOOD)
 		return;
-	snprintf(text, sizeof text, v == VERDICT_EXPIRED ? "the KEK's end date %.8s has passed" : "the KEK's start date %.8s is ahead",
-	         v == VERDICT_EXPIRED ? end : start);
+	snprintf(text, sizeof text,
+		 v == VERDICT_EXPIRED ? "the KEK's end date %.8s has passed" : "the KEK's start date %.8s is ahead",
+		 v == VERDICT_EXPIRED ? end : start);
 	say(j, v, text);
 }
 
@@ -104,7 +105,7 @@ void judge_opened(struct judgement *j, const struct kek_record *pins, const stru
 }
 
 void judge_probe(struct judgement *j, const struct kek_record *pins, const uint8_t challenge[static CHALLENGE_BYTES],
-                 const struct msg_hsm_verdict *v, time_t now)
+		 const struct msg_hsm_verdict *v, time_t now)
 {
 	uint8_t fingerprint[FINGERPRINT_BYTES];
 	bool right;

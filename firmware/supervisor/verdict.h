@@ -27,7 +27,7 @@ void judge_opened(struct judgement *j, const struct kek_record *pins, const stru
 
 /* MSG_HSM_VERDICT of a probe against the challenge that was sent (RSA) or the fingerprint (AES). */
 void judge_probe(struct judgement *j, const struct kek_record *pins, const uint8_t challenge[static CHALLENGE_BYTES],
-                 const struct msg_hsm_verdict *v, time_t now);
+		 const struct msg_hsm_verdict *v, time_t now);
 
 /* Of a ticket: verdict alone. */
 void judge_ticket(struct judgement *j, const struct msg_hsm_verdict *v);

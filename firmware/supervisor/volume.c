@@ -140,8 +140,9 @@ void volume_pin_renewed(struct volume *v)
 int volume_attachable(const struct volume *v, char text[static TEXT_MAX_BYTES])
 {
 	if (v->damaged) {
-		snprintf(text, TEXT_MAX_BYTES, "the record of volume %s is damaged; bring it back from a backup of the state directory",
-		         v->config.name);
+		snprintf(text, TEXT_MAX_BYTES,
+			 "the record of volume %s is damaged; bring it back from a backup of the state directory",
+			 v->config.name);
 		return ERR_CORRUPT;
 	}
 	if (!v->formatted) {
@@ -149,7 +150,8 @@ int volume_attachable(const struct volume *v, char text[static TEXT_MAX_BYTES])
 		return ERR_NOT_FOUND;
 	}
 	if (!v->configured || v->kek == NULL) {
-		snprintf(text, TEXT_MAX_BYTES, "volume %s has no file in volumes.d; write one and start the agent anew", v->config.name);
+		snprintf(text, TEXT_MAX_BYTES, "volume %s has no file in volumes.d; write one and start the agent anew",
+			 v->config.name);
 		return ERR_CONFIG;
 	}
 	return 0;
@@ -160,7 +162,7 @@ int volume_attachable(const struct volume *v, char text[static TEXT_MAX_BYTES])
 void volume_write_gate(struct volume *v)
 {
 	const struct gate_record record = { v->gate.latched, v->gate.latched ? v->gate.latch_cause : CAUSE_NONE, v->gate.seq,
-		                            v->attach_wanted };
+					    v->attach_wanted };
 
 	if (v->agent->writer != NULL)
 		writer_gate(v->agent->writer, v->config.name, &record);
@@ -179,11 +181,17 @@ void volume_gate_written(struct volume *v, uint64_t seq, int error)
 
 void volume_audit(struct volume *v, const char *event, enum gate_state from, const char *text)
 {
-	struct ledger_entry e = { .gate_seq = v->gate.seq, .latched = v->gate.latched, .wall_ns = wall_now(), .boot_ns = boot_now(),
-		                  .detected_ns = v->detected_ns, .cut_ns = v->cut_ns, .wiped_ns = v->wiped_ns,
-		                  .drained_ns = v->drained_ns, .drain_error = v->drain_error };
+	struct ledger_entry e = { .gate_seq = v->gate.seq,
+				  .latched = v->gate.latched,
+				  .wall_ns = wall_now(),
+				  .boot_ns = boot_now(),
+				  .detected_ns = v->detected_ns,
+				  .cut_ns = v->cut_ns,
+				  .wiped_ns = v->wiped_ns,
+				  .drained_ns = v->drained_ns,
+				  .drain_error = v->drain_error };
 	bool of_lock = from == GATE_LOCKING || v->gate.state == GATE_LOCKING || v->gate.state == GATE_WIPE_UNCONFIRMED ||
-	               (v->drained_ns != 0 && strcmp(event, "drained") == 0);
+		       (v->drained_ns != 0 && strcmp(event, "drained") == 0);
 
 	if (!of_lock)
 		e.detected_ns = e.cut_ns = e.wiped_ns = e.drained_ns = 0;
@@ -236,9 +244,15 @@ static void start_process(struct volume *v)
 	const struct config *c = &v->agent->config;
 	char plugin[PATH_MAX_BYTES + 32], name[NAME_MAX_BYTES + 8];
 	const char *arguments[] = { c->nbdkit, "-f", "-t", "8", plugin, "fd=4", name, NULL };
-	struct child_plan plan = { .peer = PEER_DATAPLANE, .program = c->nbdkit, .arguments = arguments, .fd_count = 2,
-		                   .environment = { "GLIBC_TUNABLES=glibc.malloc.perturb=90" }, .socket_activation = true,
-		                   .block_signals = true, .locked_memory = true, .user = c->user_dataplane };
+	struct child_plan plan = { .peer = PEER_DATAPLANE,
+				   .program = c->nbdkit,
+				   .arguments = arguments,
+				   .fd_count = 2,
+				   .environment = { "GLIBC_TUNABLES=glibc.malloc.perturb=90" },
+				   .socket_activation = true,
+				   .block_signals = true,
+				   .locked_memory = true,
+				   .user = c->user_dataplane };
 
 	snprintf(plugin, sizeof plugin, "%s/fallgate-nbd.so", c->libexec_dir);
 	snprintf(name, sizeof name, "name=%s", v->config.name);
@@ -373,7 +387,8 @@ static void take_wiped(struct volume *v, const struct msg_dp_wiped *w)
 	v->cut_ns = w->cut_ns;
 	v->wiped_ns = w->wiped_ns;
 	log_notice("volume %s: wiped %llu us after it was detected (I/O cut after %llu us)", v->config.name,
-	           (unsigned long long)((v->wiped_ns - v->detected_ns) / 1000), (unsigned long long)((v->cut_ns - v->detected_ns) / 1000));
+		   (unsigned long long)((v->wiped_ns - v->detected_ns) / 1000),
+		   (unsigned long long)((v->cut_ns - v->detected_ns) / 1000));
 	if (waited_for && v->unlock.child.alive) {
 		v->held = EV_WIPED; /* not before the unwrapping hsm is reaped; the wipe deadline runs on */
 		return;
@@ -392,8 +407,9 @@ static void take_drained(struct volume *v, const struct msg_dp_drained *d)
 	v->drain_error = d->error;
 	if (d->error != 0)
 		log_error("volume %s: acknowledged writes may be lost: the drain after the lock failed: %s", v->config.name,
-		          error_text(d->error));
-	volume_feed(v, EV_DRAINED, CAUSE_NONE, NULL, d->error != 0 ? "the drain after the lock failed: acknowledged writes may be lost" : NULL);
+			  error_text(d->error));
+	volume_feed(v, EV_DRAINED, CAUSE_NONE, NULL,
+		    d->error != 0 ? "the drain after the lock failed: acknowledged writes may be lost" : NULL);
 	manage_push_volume(v->agent, v);
 }
 
@@ -451,7 +467,7 @@ static void on_death(void *owner, struct child *c, int status)
 	bool waited_for = v->gate.state == GATE_LOCKING || v->gate.state == GATE_WIPE_UNCONFIRMED;
 	/* in an unlock: the predecessor that still had to drain, or one that never got as far as a key */
 	bool expected = v->gate.state == GATE_UNLOCKING &&
-	                (c->stage == STAGE_WIPED || c->stage == STAGE_DRAINED || c->stage < STAGE_KEYLESS);
+			(c->stage == STAGE_WIPED || c->stage == STAGE_DRAINED || c->stage < STAGE_KEYLESS);
 
 	timer_disarm(&v->agent->loop, &v->wipe_deadline);
 	timer_disarm(&v->agent->loop, &v->reap_deadline);
@@ -459,7 +475,7 @@ static void on_death(void *owner, struct child *c, int status)
 	memset(&v->stats, 0, sizeof v->stats);
 	if (c->stage != STAGE_DRAINED && !v->retired)
 		log_warning("dataplane of %s ended (%s %d, %s)", v->config.name, WIFSIGNALED(status) ? "signal" : "exit code",
-		            WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status), stage_name(c->stage));
+			    WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status), stage_name(c->stage));
 	if (served && !v->retired) {
 		if (c->stage == STAGE_WIPED) {
 			v->drained_ns = boot_now();
@@ -474,7 +490,8 @@ static void on_death(void *owner, struct child *c, int status)
 	if (waited_for && v->unlock.child.alive)
 		v->held = EV_DATAPLANE_DEAD;
 	else if (!expected)
-		volume_feed(v, EV_DATAPLANE_DEAD, CAUSE_NONE, NULL, served && !v->retired ? "the dataplane's process ended" : NULL);
+		volume_feed(v, EV_DATAPLANE_DEAD, CAUSE_NONE, NULL,
+			    served && !v->retired ? "the dataplane's process ended" : NULL);
 	if (v->dataplane_wanted && !v->dataplane.alive && !v->restart.armed)
 		volume_start_dataplane(v);
 }
@@ -533,10 +550,11 @@ static void read_records(struct volume *v, const char *name)
 	/* no trace of it: a volume that is still to be created. A trace without a gate record: latched. */
 	fresh = volume_error == ERR_NOT_FOUND && gate_error == ERR_NOT_FOUND;
 	/* the last steps before a crash may have raised the sequence without a record */
-	v->gate = revocation_initial(fresh || gate_error == 0, gate.latched, gate.latch_cause, gate.seq + (fresh ? 0 : SEQ_MARGIN));
+	v->gate =
+		revocation_initial(fresh || gate_error == 0, gate.latched, gate.latch_cause, gate.seq + (fresh ? 0 : SEQ_MARGIN));
 	if (!fresh && gate_error != 0)
 		log_error("volume %s: its gate record is %s: latched until an officer restores it", name,
-		          gate_error == ERR_NOT_FOUND ? "missing" : "damaged");
+			  gate_error == ERR_NOT_FOUND ? "missing" : "damaged");
 	v->attach_wanted = gate_error == 0 && gate.attach_wanted;
 	v->gate_durable = fresh || gate_error == 0;
 	v->durable_seq = gate.seq;

@@ -113,12 +113,12 @@ void effects_run(struct volume *v, uint32_t actions, const struct gate *before, 
 /* unlock.c */
 void unlock_init(struct volume *v);
 void unlock_start(struct volume *v);
-void unlock_try(struct volume *v); /* if wanted and everything is ready */
+void unlock_try(struct volume *v);    /* if wanted and everything is ready */
 bool unlock_cancel(struct volume *v); /* false: the hsm is killed but not reaped yet */
 void unlock_opened(struct volume *v, const struct message *m);
 
 /* export.c */
-int export_listen(const struct volume *v);  /* the listening descriptor, or ERR_* (logged) */
+int export_listen(const struct volume *v); /* the listening descriptor, or ERR_* (logged) */
 void export_unlisten(struct volume *v);
 void export_uri(const struct volume *v, char *out, size_t size);
 

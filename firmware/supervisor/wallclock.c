@@ -8,9 +8,10 @@
 #include "kek.h"
 #include "volume.h"
 
-#define LOOK_NS    SEC_NS
-#define JUMP_NS    (5 * (int64_t)SEC_NS)
-#define BEHIND_NS  (5 * 60 * SEC_NS) /* what a clock may be set back without being doubted: a drift, a leap, a slow start of NTP */
+#define LOOK_NS   SEC_NS
+#define JUMP_NS   (5 * (int64_t)SEC_NS)
+#define BEHIND_NS (5 * 60 * SEC_NS) /* what a clock may be set back without being doubted: a drift, a leap, a slow start of NTP  \
+				     */
 
 enum wall_verdict wallclock_judge(struct wallclock *w, uint64_t wall_ns, uint64_t boot_ns)
 {
@@ -28,8 +29,9 @@ static void tell_volumes(struct wallclock *w, enum gate_event event)
 {
 	for (unsigned i = 0; i < w->agent->volume_count; i++)
 		volume_feed(w->agent->volumes[i], event, CAUSE_NONE, NULL,
-		            event == EV_CLOCK_UNTRUSTED && w->agent->volumes[i]->kek_used ?
-		                    "the wall clock is behind the last time this agent ran" : NULL);
+			    event == EV_CLOCK_UNTRUSTED && w->agent->volumes[i]->kek_used
+				    ? "the wall clock is behind the last time this agent ran"
+				    : NULL);
 }
 
 static void look(void *context)
@@ -40,7 +42,8 @@ static void look(void *context)
 	timer_arm(&w->agent->loop, &w->look, boot_now() + LOOK_NS);
 	if (v == WALL_UNTRUSTED) {
 		if (!w->untrusted)
-			log_error("the wall clock is behind the last time this agent ran: volumes are locked until it is set right");
+			log_error("the wall clock is behind the last time this agent ran: volumes are locked until it is set "
+				  "right");
 		w->untrusted = true;
 		tell_volumes(w, EV_CLOCK_UNTRUSTED); /* again each second: a volume may have been attached since */
 		return;

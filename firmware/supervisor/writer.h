@@ -1,5 +1,6 @@
-/* The thread that waits for disks, so that the one that decides never does: gate records and ledger lines. What must hold: what is
- * handed over is written in order; the latest gate record of a volume is never dropped; how it went is told through an eventfd. */
+/* The thread that waits for disks, so that the one that decides never does: gate records and ledger lines. What must hold: what
+ * is handed over is written in order; the latest gate record of a volume is never dropped; how it went is told through an
+ * eventfd. */
 #ifndef FALLGATE_SUPERVISOR_WRITER_H
 #define FALLGATE_SUPERVISOR_WRITER_H
 

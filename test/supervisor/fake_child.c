@@ -1,6 +1,6 @@
 /* Children that fail on demand: started by the supervisor as fallgate-hsm, nbdkit (a serving dataplane) or fallgate-mgmt, it does
- * what the file hsm.mode or dataplane.mode beside it says, read anew at every message. What must hold: in mode "good" it keeps the
- * protocol, so that whatever a test sees in another mode comes from that mode. */
+ * what the file hsm.mode or dataplane.mode beside it says, read anew at every message. What must hold: in mode "good" it keeps
+ * the protocol, so that whatever a test sees in another mode comes from that mode. */
 #include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -152,7 +152,8 @@ static void wiped(uint32_t of, bool self, uint8_t cause)
 	struct message m;
 
 	message_init(&m, MSG_DP_WIPED, 0);
-	m.body.dp_wiped = (struct msg_dp_wiped){ .generation = of, .self = self, .cause = cause, .cut_ns = now(), .wiped_ns = now() };
+	m.body.dp_wiped =
+		(struct msg_dp_wiped){ .generation = of, .self = self, .cause = cause, .cut_ns = now(), .wiped_ns = now() };
 	tell(&m);
 }
 

@@ -85,7 +85,7 @@ static int load(const char *main_file, const char *volume_file)
 	return config_load(&config, path, NULL, &errors);
 }
 
-#define KEK "[kek main]\nmodule = @/module.so\nuri = pkcs11:token=t;object=k?pin-source=file:@/pin\n"
+#define KEK    "[kek main]\nmodule = @/module.so\nuri = pkcs11:token=t;object=k?pin-source=file:@/pin\n"
 #define VOLUME "[volume]\nbacking = @/demo.img\nsize = 64M\nkek = main\n"
 
 static void a_good_configuration_is_read_whole(void **state)
@@ -94,11 +94,14 @@ static void a_good_configuration_is_read_whole(void **state)
 	const struct kek_config *k = &config.keks[0];
 
 	(void)state;
-	assert_int_equal(load("# a comment\n[agent]\nstate_dir = @/state\nrun_dir = @/run\ncoap = [::1]:5000\nlibexec_dir = /usr/libexec\n" KEK
-	                      "environment = A=b ; and why\nenvironment = SOFTHSM2_CONF=@/s;x\nprobe_interval = 500ms\nfresh_every = 3\n"
-	                      "outage_budget = 0\nhsm_deadline = 5s\ninit_args = configdir='sql:/x' flags=\n",
-	                      VOLUME "attach = manual\non_lock = fail\nlisten = tcp:127.0.0.1:10809\nread_only = yes\ncache = 16M\n"
-	                             "kernel = portable\nlisten_mode = 0660\n"), 0);
+	assert_int_equal(
+		load("# a comment\n[agent]\nstate_dir = @/state\nrun_dir = @/run\ncoap = [::1]:5000\nlibexec_dir = "
+		     "/usr/libexec\n" KEK
+		     "environment = A=b ; and why\nenvironment = SOFTHSM2_CONF=@/s;x\nprobe_interval = 500ms\nfresh_every = 3\n"
+		     "outage_budget = 0\nhsm_deadline = 5s\ninit_args = configdir='sql:/x' flags=\n",
+		     VOLUME "attach = manual\non_lock = fail\nlisten = tcp:127.0.0.1:10809\nread_only = yes\ncache = 16M\n"
+			    "kernel = portable\nlisten_mode = 0660\n"),
+		0);
 	assert_int_equal(errors.count, 0);
 	assert_string_equal(config.coap_address, "::1");
 	assert_int_equal(config.coap_port, 5000);
@@ -220,7 +223,8 @@ static void every_mistake_has_its_line(void **state)
 static void all_mistakes_are_named_not_the_first(void **state)
 {
 	(void)state;
-	assert_int_equal(load("[agent]\nstate_dir = x\nzzz = 1\n" KEK "fresh_every = x\n", "[volume]\nbacking = y\nkek = z\n"), ERR_CONFIG);
+	assert_int_equal(load("[agent]\nstate_dir = x\nzzz = 1\n" KEK "fresh_every = x\n", "[volume]\nbacking = y\nkek = z\n"),
+			 ERR_CONFIG);
 	assert_int_equal(errors.count, 5);
 }
 

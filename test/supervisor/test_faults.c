@@ -108,8 +108,11 @@ static int setup(void **state)
 	c = &agent->config;
 	snprintf(c->libexec_dir, sizeof c->libexec_dir, "%s", dir);
 	snprintf(c->nbdkit, sizeof c->nbdkit, "%s/nbdkit", dir);
-	c->keks[0] = (struct kek_config){ .name = "main", .probe_interval_ns = 200 * MS_NS, .fresh_every = 4,
-		                          .hsm_deadline_ns = 400 * MS_NS, .outage_budget_ns = 1500 * MS_NS };
+	c->keks[0] = (struct kek_config){ .name = "main",
+					  .probe_interval_ns = 200 * MS_NS,
+					  .fresh_every = 4,
+					  .hsm_deadline_ns = 400 * MS_NS,
+					  .outage_budget_ns = 1500 * MS_NS };
 	snprintf(c->keks[0].pin_path, sizeof c->keks[0].pin_path, "%s/pin", dir);
 	strcpy(c->keks[0].environment[0], "FAKE=1");
 	c->keks[0].environment_count = c->kek_count = 1;
@@ -185,7 +188,7 @@ static void expect(enum gate_state state, enum gate_cause cause, unsigned ms)
 {
 	if (!reach(state, ms))
 		fail_msg("in %s(%s), not in %s: %s", gate_state_name(volume->gate.state), gate_cause_name(volume->gate.cause),
-		         gate_state_name(state), volume->text);
+			 gate_state_name(state), volume->text);
 	assert_string_equal(gate_cause_name(volume->gate.cause), gate_cause_name(cause));
 }
 

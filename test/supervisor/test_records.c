@@ -133,8 +133,16 @@ static void a_link_in_a_records_place_is_not_followed(void **state)
 static void every_kind_comes_back(void **state)
 {
 	struct volume_record v = { .gen_no = 1, .size = 1u << 30, .kek = "main" }, w;
-	struct kek_record k = { .type = KEK_RSA_OAEP, .hash = OAEP_SHA1, .bits = 2048, .modulus_size = 256, .exponent_size = 3,
-		                .label = "a key", .id_size = 2, .id = { 1, 2 }, .token_label = "customer" }, l;
+	struct kek_record k = { .type = KEK_RSA_OAEP,
+				.hash = OAEP_SHA1,
+				.bits = 2048,
+				.modulus_size = 256,
+				.exponent_size = 3,
+				.label = "a key",
+				.id_size = 2,
+				.id = { 1, 2 },
+				.token_label = "customer" },
+			  l;
 	struct pin_record p = { PIN_REFUSED, 1, 2, 3 }, q;
 
 	(void)state;

@@ -83,7 +83,9 @@ static void every_verdict_has_its_meaning(void **state)
 		memset(&v, 0, sizeof v);
 		v.verdict = (uint8_t)i;
 		judge_ticket(&j, &v);
-		assert_int_equal(j.proof, i == VERDICT_GOOD ? PROOF_GOOD : i == VERDICT_UNREACHABLE ? PROOF_AMBIGUOUS : PROOF_REFUSED);
+		assert_int_equal(j.proof, i == VERDICT_GOOD          ? PROOF_GOOD
+					  : i == VERDICT_UNREACHABLE ? PROOF_AMBIGUOUS
+								     : PROOF_REFUSED);
 		assert_int_equal(j.cause == CAUSE_NONE, i == VERDICT_GOOD);
 		assert_false(gate_cause_latches(j.cause)); /* an HSM cannot latch a gate */
 		assert_int_equal(j.text[0] == '\0', i == VERDICT_GOOD);
@@ -203,7 +205,8 @@ static void a_clock_set_back_is_not_believed(void **state)
 	assert_int_equal(wallclock_judge(&w, noon - 3599 * SEC_NS, boot + 4 * SEC_NS), WALL_UNTRUSTED); /* and stays so */
 	assert_int_equal(wallclock_judge(&w, noon + 5 * SEC_NS, boot + 5 * SEC_NS), WALL_JUMPED);
 	assert_int_equal(wallclock_judge(&w, noon + 6 * SEC_NS, boot + 6 * SEC_NS), WALL_STEADY);
-	assert_int_equal(wallclock_judge(&w, noon + 86400 * SEC_NS, boot + 7 * SEC_NS), WALL_JUMPED); /* a machine that slept, or a set clock */
+	assert_int_equal(wallclock_judge(&w, noon + 86400 * SEC_NS, boot + 7 * SEC_NS),
+			 WALL_JUMPED); /* a machine that slept, or a set clock */
 }
 
 /* ---- the permit table ---- */
@@ -236,7 +239,8 @@ static const struct {
 static bool listed(enum peer peer, enum stage stage, enum message_type type)
 {
 	for (size_t i = 0; i < sizeof allowed / sizeof allowed[0]; i++)
-		for (unsigned k = 0; allowed[i].peer == peer && allowed[i].stage == stage && k < 8 && allowed[i].types[k] != MSG_NONE; k++)
+		for (unsigned k = 0;
+		     allowed[i].peer == peer && allowed[i].stage == stage && k < 8 && allowed[i].types[k] != MSG_NONE; k++)
 			if (allowed[i].types[k] == type)
 				return true;
 	return false;
