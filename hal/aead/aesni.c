@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "kernel.h"
+#include "processor_x86_64.h"
 
 enum {
 	ROUNDS = 14,
@@ -173,74 +174,108 @@ INLINE __m128i encrypt(const struct aesni_state *k, __m128i s)
 	return _mm_aesenclast_si128(s, k->round_keys[ROUNDS]);
 }
 
+/* The counter blocks of one message. An IV of 96 bits always starts at 1, and the text at 2, so the counts of a group are known
+ * but for a number of groups: all of them are 8 `groups` xor a constant, but the last two, which belong to the next 8. */
+struct counter {
+	__m128i start;  /* the IV with a count of zero, xor the first round key */
+	__m128i groups; /* 8 times those done, in the lowest word: not yet in the order of bytes of a block */
+	__m128i count;  /* the same in its place */
+};
+
+#define COUNT(n) 0, 0, 0, (uint32_t)((n) % WIDE) << 24
+static const _Alignas(16) uint32_t counts[WIDE * BLOCK / 4] = {
+	COUNT(2), COUNT(3), COUNT(4), COUNT(5), COUNT(6), COUNT(7), COUNT(8), COUNT(9),
+};
+static const _Alignas(16) uint8_t byte_order[BLOCK] = { 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0 };
+
+/* Blocks are xmm0 to xmm7, two under the hash xmm8 to xmm10, a product xmm11, a round key xmm12; three are left for the sums. */
+#define AES4(a, b, c, d)                                                                                                         \
+	"aesenc %%xmm12, %%xmm" a "\n\t"                                                                                         \
+	"aesenc %%xmm12, %%xmm" b "\n\t"                                                                                         \
+	"aesenc %%xmm12, %%xmm" c "\n\t"                                                                                         \
+	"aesenc %%xmm12, %%xmm" d "\n\t"
+#define KEY(i)               "movdqa 16*" #i "(%[keys]), %%xmm12\n\t"
+#define ROUND(i, one, other) KEY(i) AES4("0", "1", "2", "3") one AES4("4", "5", "6", "7") other
+#define FROM(start)          "movdqa %[" start "], %%xmm12\n\t"
+#define START(i)                                                                                                                 \
+	"movdqa 16*" #i "(%[counts]), %%xmm" #i "\n\t"                                                                           \
+	"pxor %%xmm12, %%xmm" #i "\n\t"
+#define LAST(i, spare)                                                                                                           \
+	"movdqu 16*" #i "(%[in]), %%xmm" spare "\n\t"                                                                            \
+	"pxor %%xmm12, %%xmm" spare "\n\t"                                                                                       \
+	"aesenclast %%xmm" spare ", %%xmm" #i "\n\t"
+#define STORE(i) "movdqu %%xmm" #i ", 16*" #i "(%[out])\n\t"
+
+/* The hash of two blocks in six parts of one multiplication each: these are microcode on some cores, and two of them side by side
+ * hold up all that could start. */
+#define PAIR1(i, value)                                                                                                          \
+	"movdqu 32*" #i "(%[hashed]), %%xmm8\n\t"                                                                                \
+	"movdqu 32*" #i "+16(%[hashed]), %%xmm9\n\t"                                                                             \
+	"pshufb %[order], %%xmm8\n\t"                                                                                            \
+	"pshufb %[order], %%xmm9\n\t" value "movdqa 32*" #i "(%[powers]), %%xmm11\n\t"                                           \
+	"pclmulqdq $0x00, %%xmm8, %%xmm11\n\t"                                                                                   \
+	"pxor %%xmm11, %[low]\n\t"
+#define PAIR2(i)                                                                                                                 \
+	"movdqa 32*" #i "+16(%[powers]), %%xmm11\n\t"                                                                            \
+	"pclmulqdq $0x00, %%xmm9, %%xmm11\n\t"                                                                                   \
+	"pxor %%xmm11, %[low]\n\t"
+#define PAIR3(i)                                                                                                                 \
+	"movdqa 32*" #i "(%[powers]), %%xmm11\n\t"                                                                               \
+	"pclmulqdq $0x11, %%xmm8, %%xmm11\n\t"                                                                                   \
+	"pxor %%xmm11, %[high]\n\t"                                                                                              \
+	"movdqa %%xmm8, %%xmm10\n\t"                                                                                             \
+	"punpckhqdq %%xmm9, %%xmm8\n\t"                                                                                          \
+	"punpcklqdq %%xmm9, %%xmm10\n\t"
+#define PAIR4(i)                                                                                                                 \
+	"movdqa 32*" #i "+16(%[powers]), %%xmm11\n\t"                                                                            \
+	"pclmulqdq $0x11, %%xmm9, %%xmm11\n\t"                                                                                   \
+	"pxor %%xmm11, %[high]\n\t"                                                                                              \
+	"pxor %%xmm8, %%xmm10\n\t"
+#define PAIR5(i)                                                                                                                 \
+	"movdqu 16*" #i "(%[middles]), %%xmm11\n\t"                                                                              \
+	"pclmulqdq $0x00, %%xmm10, %%xmm11\n\t"                                                                                  \
+	"pxor %%xmm11, %[middle]\n\t"
+#define PAIR6(i)                                                                                                                 \
+	"movdqu 16*" #i "(%[middles]), %%xmm11\n\t"                                                                              \
+	"pclmulqdq $0x11, %%xmm10, %%xmm11\n\t"                                                                                  \
+	"pxor %%xmm11, %[middle]\n\t"
+#define VALUE     "pxor %[value], %%xmm8\n\t"
+#define NONE(...) ""
+
+// clang-format off
+/* Assembly, because left to themselves the compilers draw cipher and hash apart, or spill. */
+#define STEP(PART1, PART2, PART3, PART4, PART5, PART6) \
+	__asm__ volatile(FROM("these") START(0) START(1) START(2) START(3) START(4) START(5) FROM("last") START(6) START(7) \
+	ROUND(1, PART1(0, VALUE), PART2(0)) ROUND(2, PART3(0), PART4(0)) ROUND(3, PART5(0), PART6(0)) \
+	ROUND(4, PART1(1, ""), PART2(1)) ROUND(5, PART3(1), PART4(1)) ROUND(6, PART5(1), PART6(1)) \
+	ROUND(7, PART1(2, ""), PART2(2)) ROUND(8, PART3(2), PART4(2)) ROUND(9, PART5(2), PART6(2)) \
+	ROUND(10, PART1(3, ""), PART2(3)) ROUND(11, PART3(3), PART4(3)) ROUND(12, PART5(3), PART6(3)) ROUND(13, "", "") \
+	KEY(14) LAST(0, "8") LAST(1, "9") LAST(2, "10") LAST(3, "11") LAST(4, "8") LAST(5, "9") LAST(6, "10") LAST(7, "11") \
+	STORE(0) STORE(1) STORE(2) STORE(3) STORE(4) STORE(5) STORE(6) STORE(7) \
+	: [low] "+x"(h->low), [middle] "+x"(h->middle), [high] "+x"(h->high) \
+	: [these] "m"(these), [last] "m"(last), [order] "m"(byte_order), [value] "m"(h->value), [in] "r"(in), [out] "r"(out), \
+	  [hashed] "r"(hashed), [powers] "r"(k->powers + h->at), [middles] "r"(k->middles + h->at), [keys] "r"(k->round_keys), \
+	  [counts] "r"(counts) \
+	: "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "memory")
+// clang-format on
+
 /* Key stream over one group and, unless `hashing` is false, under its rounds the GHASH of the group `hashed`, which may be `in`.
- * PIN holds both compilers to this order: left to themselves, they draw the two apart and lose up to a fifth. */
-INLINE void step(const struct aesni_state *k, __m128i *counter, const uint8_t *in, uint8_t *out, struct hash *h,
+ */
+INLINE void step(const struct aesni_state *k, struct counter *c, const uint8_t *in, uint8_t *out, struct hash *h,
 		 const uint8_t *hashed, const bool hashing)
 {
-	const __m128i *powers = k->powers + h->at;
-	const uint64_t *middles = k->middles + h->at;
-	__m128i key = k->round_keys[0];
-	__m128i s0, s1, s2, s3, s4, s5, s6, s7;
+	const __m128i these = _mm_xor_si128(c->start, c->count);
+	__m128i last;
 
-#define START(i)   s##i = _mm_xor_si128(byte_swap(_mm_add_epi32(*counter, _mm_set_epi32(0, 0, 0, i))), key)
-#define ENCRYPT(i) s##i = _mm_aesenc_si128(s##i, key)
-#define LAST(i)    s##i = _mm_aesenclast_si128(s##i, _mm_xor_si128(key, load(in + (i)*BLOCK)))
-#define STORE(i)   store(out + (i)*BLOCK, s##i)
-#define PIN                                                                                                                      \
-	__asm__ volatile(""                                                                                                      \
-			 : "+x"(s0), "+x"(s1), "+x"(s2), "+x"(s3), "+x"(s4), "+x"(s5), "+x"(s6), "+x"(s7), "+x"(h->low),         \
-			   "+x"(h->middle), "+x"(h->high))
-#define ROUND(r)                                                                                                                 \
-	do {                                                                                                                     \
-		key = k->round_keys[r];                                                                                          \
-		EACH(ENCRYPT);                                                                                                   \
-	} while (0)
-#define HASH(i)                                                                                                                  \
-	do {                                                                                                                     \
-		if (hashing)                                                                                                     \
-			hash_add(h, group_block(h, hashed, i), powers + (i), middles + (i));                                     \
-		PIN;                                                                                                             \
-	} while (0)
-	EACH(START);
-	*counter = _mm_add_epi32(*counter, _mm_set_epi32(0, 0, 0, WIDE));
-	ROUND(1);
-	HASH(0);
-	ROUND(2);
-	HASH(1);
-	ROUND(3);
-	HASH(2);
-	ROUND(4);
-	HASH(3);
-	ROUND(5);
-	HASH(4);
-	ROUND(6);
-	HASH(5);
-	ROUND(7);
-	HASH(6);
-	ROUND(8);
-	HASH(7);
-	if (hashing)
+	c->groups = _mm_add_epi32(c->groups, _mm_set_epi32(0, 0, 0, WIDE));
+	c->count = byte_swap(c->groups);
+	last = _mm_xor_si128(c->start, c->count);
+	if (hashing) {
+		STEP(PAIR1, PAIR2, PAIR3, PAIR4, PAIR5, PAIR6);
 		hash_advance(h, WIDE, 0);
-	ROUND(9);
-	PIN;
-	ROUND(10);
-	PIN;
-	ROUND(11);
-	PIN;
-	ROUND(12);
-	PIN;
-	ROUND(13);
-	key = k->round_keys[ROUNDS];
-	EACH(LAST);
-	EACH(STORE);
-#undef START
-#undef ENCRYPT
-#undef LAST
-#undef STORE
-#undef PIN
-#undef ROUND
-#undef HASH
+	} else {
+		STEP(NONE, NONE, NONE, NONE, NONE, NONE);
+	}
 }
 
 /* Less than a group of key stream over in, to out. */
@@ -268,6 +303,20 @@ INLINE __m128i first_counter(const uint8_t iv[AEAD_IV_BYTES])
 	return byte_swap(load(block));
 }
 
+INLINE struct counter counter_start(const struct aesni_state *k, const struct aead_item *m)
+{
+	uint8_t block[BLOCK] = { 0 };
+
+	memcpy(block, m->iv, AEAD_IV_BYTES);
+	return (struct counter){ _mm_xor_si128(load(block), k->round_keys[0]), _mm_setzero_si128(), _mm_setzero_si128() };
+}
+
+/* The counter block after the groups that are done, with its bytes reversed. */
+INLINE __m128i counter_block(const struct counter *c, const struct aead_item *m)
+{
+	return _mm_add_epi32(first_counter(m->iv), _mm_add_epi32(c->groups, _mm_set_epi32(0, 0, 0, 1)));
+}
+
 INLINE size_t blocks_of(size_t size)
 {
 	return size / BLOCK + (size % BLOCK != 0);
@@ -293,7 +342,7 @@ INLINE __m128i hash_end(struct hash *h, const struct aesni_state *k, const struc
 
 INLINE __m128i seal(const struct aesni_state *k, const struct aead_item *m)
 {
-	__m128i counter = _mm_add_epi32(first_counter(m->iv), _mm_set_epi32(0, 0, 0, 1));
+	struct counter c = counter_start(k, m);
 	const size_t whole = m->size / GROUP * GROUP;
 	const uint8_t *in = m->in;
 	uint8_t *out = m->out;
@@ -301,10 +350,10 @@ INLINE __m128i seal(const struct aesni_state *k, const struct aead_item *m)
 
 	hash_begin(&h, k, m);
 	if (whole > 0)
-		step(k, &counter, in, out, &h, NULL, false);
+		step(k, &c, in, out, &h, NULL, false);
 	for (size_t i = GROUP; i < whole; i += GROUP)
-		step(k, &counter, in + i, out + i, &h, out + i - GROUP, true);
-	cipher_tail(k, counter, in + whole, out + whole, m->size - whole);
+		step(k, &c, in + i, out + i, &h, out + i - GROUP, true);
+	cipher_tail(k, counter_block(&c, m), in + whole, out + whole, m->size - whole);
 	if (whole > 0)
 		hash_group(&h, k, out + whole - GROUP);
 	return hash_end(&h, k, m, out + whole, m->size - whole);
@@ -312,7 +361,7 @@ INLINE __m128i seal(const struct aesni_state *k, const struct aead_item *m)
 
 INLINE bool open(const struct aesni_state *k, const struct aead_item *m)
 {
-	__m128i counter = _mm_add_epi32(first_counter(m->iv), _mm_set_epi32(0, 0, 0, 1));
+	struct counter c = counter_start(k, m);
 	const size_t whole = m->size / GROUP * GROUP;
 	const uint8_t *in = m->in;
 	uint8_t *out = m->out;
@@ -321,9 +370,9 @@ INLINE bool open(const struct aesni_state *k, const struct aead_item *m)
 
 	hash_begin(&h, k, m);
 	for (size_t i = 0; i < whole; i += GROUP)
-		step(k, &counter, in + i, out + i, &h, in + i, true);
+		step(k, &c, in + i, out + i, &h, in + i, true);
 	tag = hash_end(&h, k, m, in + whole, m->size - whole);
-	cipher_tail(k, counter, in + whole, out + whole, m->size - whole);
+	cipher_tail(k, counter_block(&c, m), in + whole, out + whole, m->size - whole);
 	return _mm_movemask_epi8(_mm_cmpeq_epi8(tag, load(m->tag))) == 0xffff;
 }
 
@@ -361,53 +410,10 @@ static size_t open_run(const void *state, struct aead_item *items, size_t count)
 	return bad;
 }
 
-/* v ^ v << 32 ^ v << 64 ^ v << 96: the running xor of FIPS 197's key expansion. */
-INLINE __m128i running_xor(__m128i v)
-{
-	v = _mm_xor_si128(v, _mm_slli_si128(v, 4));
-	return _mm_xor_si128(v, _mm_slli_si128(v, 8));
-}
-
-/* Macros, because AESKEYGENASSIST has its constant in the instruction. */
-INLINE void expand_cipher(__m128i *keys, const uint8_t *raw)
-{
-	keys[0] = load(raw);
-	keys[1] = load(raw + BLOCK);
-#define WORD(i, constant, lanes) _mm_shuffle_epi32(_mm_aeskeygenassist_si128(keys[(i)-1], constant), lanes)
-#define EVEN(i, constant)        keys[i] = _mm_xor_si128(running_xor(keys[(i)-2]), WORD(i, constant, 0xff))
-#define ODD(i)                   keys[i] = _mm_xor_si128(running_xor(keys[(i)-2]), WORD(i, 0, 0xaa))
-	EVEN(2, 0x01);
-	ODD(3);
-	EVEN(4, 0x02);
-	ODD(5);
-	EVEN(6, 0x04);
-	ODD(7);
-	EVEN(8, 0x08);
-	ODD(9);
-	EVEN(10, 0x10);
-	ODD(11);
-	EVEN(12, 0x20);
-	ODD(13);
-	EVEN(14, 0x40);
-#undef WORD
-#undef EVEN
-#undef ODD
-}
-
-/* H times x in the reflected field, without a branch on its top bit. */
-INLINE __m128i times_x(__m128i h)
-{
-	const __m128i polynomial = _mm_set_epi64x((long long)0xc200000000000000, 1);
-	const __m128i top = _mm_srai_epi32(_mm_shuffle_epi32(h, 0xff), 31);
-	const __m128i carry = _mm_slli_si128(_mm_srli_epi64(h, 63), 8);
-
-	return _mm_xor_si128(_mm_or_si128(_mm_slli_epi64(h, 1), carry), _mm_and_si128(top, polynomial));
-}
-
 /* Doubles what is known each time, so that the products of one round do not wait for one another. */
 INLINE void expand_powers(struct aesni_state *k)
 {
-	k->powers[POWERS - 1] = times_x(byte_swap(encrypt(k, _mm_setzero_si128())));
+	k->powers[POWERS - 1] = aead_times_x(byte_swap(encrypt(k, _mm_setzero_si128())));
 	for (int known = 1; known < POWERS; known *= 2) {
 		for (int i = 1; i <= known && known + i <= POWERS; i++)
 			k->powers[POWERS - known - i] = multiply(k->powers[POWERS - i], k->powers[POWERS - known]);
@@ -421,7 +427,7 @@ INLINE void expand_powers(struct aesni_state *k)
 
 APART static void expand_apart(struct aesni_state *k, const uint8_t *raw)
 {
-	expand_cipher(k->round_keys, raw);
+	aead_expand_cipher(k->round_keys, raw);
 	expand_powers(k);
 }
 

@@ -1,9 +1,18 @@
 # Every kernel of the build is tested by its name, never through the front door: one that this processor lacks is reported as
 # skipped.
 set(aead_names portable)
-if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$" AND (NOT DEFINED CONFIG_AEAD_AESNI OR CONFIG_AEAD_AESNI))
-	list(APPEND aead_names aesni)
+set(aead_candidates "")
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
+	set(aead_candidates vaes512 vaes256 aesni)
+elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$")
+	set(aead_candidates armv8)
 endif()
+foreach(name ${aead_candidates})
+	string(TOUPPER ${name} option)
+	if(NOT DEFINED CONFIG_AEAD_${option} OR CONFIG_AEAD_${option})
+		list(APPEND aead_names ${name})
+	endif()
+endforeach()
 
 # aead_test(NAME ...): fallgate_test's arguments; the program is built once and runs once for each kernel, as NAME-KERNEL.
 function(aead_test name)

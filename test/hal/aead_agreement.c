@@ -16,7 +16,7 @@
 
 #include "aead_kernel_argument.h"
 
-enum { SIZE_MAX_BYTES = 4096 + 128, AAD_MAX = 600, SLACK = 32, FENCE = 0xa5 };
+enum { SIZE_MAX_BYTES = 3 * 4096 + 600, AAD_MAX = 600, SLACK = 32, FENCE = 0xa5 };
 
 /* A message and room around its output, to see what is written beside it. */
 struct message {
@@ -219,6 +219,40 @@ static void long_messages(void **unused)
 	}
 }
 
+/* Longer than any kernel's table of powers: what is carried from chunk to chunk, after associated data of each kind. */
+static void several_chunks(void **unused)
+{
+	static const size_t aad_sizes[] = { 0, 16, 48, 64, 65, 600 };
+
+	(void)unused;
+	new_key();
+	for (size_t size = 4096 + 256; size <= SIZE_MAX_BYTES; size += 61) {
+		for (size_t i = 0; i < 6; i++)
+			prepare(&items[i], &messages[i], size - size % (1 + 31 * (i % 3)), aad_sizes[i], i % 2 == 0);
+		seal_and_open(6);
+	}
+}
+
+/* The count of blocks goes through its second and third byte. */
+static void a_long_message(void **unused)
+{
+	enum { SIZE = (65536 + 300) * 16 + 5 };
+	static uint8_t text[SIZE], sealed[SIZE], expected[SIZE];
+	uint8_t tag[AEAD_TAG_BYTES], expected_tag[AEAD_TAG_BYTES];
+	struct aead_item item = { .in = text, .out = sealed, .tag = tag, .size = SIZE };
+
+	(void)unused;
+	new_key();
+	random_bytes(text, sizeof text);
+	seal_openssl(&item, text, expected, expected_tag);
+	kernel->seal_run(state, &item, 1);
+	assert_memory_equal(sealed, expected, SIZE);
+	assert_memory_equal(tag, expected_tag, sizeof tag);
+	item.in = item.out = sealed;
+	assert_int_equal(kernel->open_run(state, &item, 1), 0);
+	assert_memory_equal(sealed, text, SIZE);
+}
+
 static void xaes_subkeys(void **unused)
 {
 	const struct aead_kernel *portable = aead_kernel_by_name("portable");
@@ -245,8 +279,9 @@ static void xaes_subkeys(void **unused)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(run_lengths),   cmocka_unit_test(sizes),        cmocka_unit_test(associated_data),
-		cmocka_unit_test(long_messages), cmocka_unit_test(xaes_subkeys),
+		cmocka_unit_test(run_lengths),   cmocka_unit_test(sizes),          cmocka_unit_test(associated_data),
+		cmocka_unit_test(long_messages), cmocka_unit_test(several_chunks), cmocka_unit_test(a_long_message),
+		cmocka_unit_test(xaes_subkeys),
 	};
 
 	kernel = kernel_argument(argc, argv);
