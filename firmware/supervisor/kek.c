@@ -231,7 +231,8 @@ static void on_result(void *owner, struct session *s, enum session_step step, co
 	}
 	if (j->proof != PROOF_GOOD)
 		session_kill(s); /* whatever it holds, the next proof begins afresh */
-	settle(k, step == SESSION_OPENED || s->probes <= 1, s->asked_ns, j);
+	/* s->probes counts the good ones, this one included: only a process's first proof is a fresh one */
+	settle(k, s->probes == (j->proof == PROOF_GOOD ? 1 : 0), s->asked_ns, j);
 }
 
 static void on_ended(void *owner, struct session *s, bool good)
