@@ -104,10 +104,11 @@ static void hsm_probe(const struct message *q)
 {
 	struct message m;
 	struct msg_hsm_verdict *v = &m.body.hsm_verdict;
+	static int probes;
 
 	if (mode_is("hsm.mode", "hang"))
 		hang();
-	if (mode_is("hsm.mode", "crash"))
+	if (mode_is("hsm.mode", "crash") || (mode_is("hsm.mode", "crash-second") && probes++ == 1))
 		_exit(11);
 	message_init(&m, MSG_HSM_VERDICT, q->nonce);
 	memset(v->answer, mode_is("hsm.mode", "lie") ? 0x43 : 0x42, sizeof v->answer);

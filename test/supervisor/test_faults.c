@@ -247,12 +247,28 @@ static void a_hiccup_is_only_a_doubt(void **state)
 	(void)state;
 	agent->config.keks[0].fresh_every = 1000;
 	attach();
-	for (int i = 0; i < 200 && kek_last_good(agent->keks[0]) <= volume->unlock.asked_ns; i++)
-		run_for(5); /* the prober's first proof is good: its second is a long-lived process's */
+	run_for(500);
 	put("hsm.mode", "crash");
 	assert_true(reach(GATE_SUSPECT, 2000));
 	put("hsm.mode", "good");
 	expect(GATE_AVAILABLE, CAUSE_NONE, 3000);
+}
+
+/* Its first proof is a fresh process's; its second is not, though it is the first to fail. */
+static void a_process_that_dies_at_its_second_proof_is_only_a_doubt(void **state)
+{
+	(void)state;
+	put("hsm.mode", "crash-second");
+	attach();
+	for (int doubts = 0; doubts < 3; doubts++) {
+		assert_false(reach(GATE_OUTAGE, 0));
+		while (volume->gate.state == GATE_AVAILABLE)
+			run_for(1);
+		expect(GATE_SUSPECT, CAUSE_UNREACHABLE, 0);
+		while (volume->gate.state == GATE_SUSPECT)
+			run_for(1);
+		expect(GATE_AVAILABLE, CAUSE_NONE, 0);
+	}
 }
 
 static void a_budget_of_zero_locks_at_the_first_doubt(void **state)
@@ -509,6 +525,7 @@ int main(int argc, char **argv)
 		FAULT(a_revoke_during_an_unlock_finds_nobody_later),
 		FAULT(a_hung_hsm_spends_the_budget_and_comes_back),
 		FAULT(a_hiccup_is_only_a_doubt),
+		FAULT(a_process_that_dies_at_its_second_proof_is_only_a_doubt),
 		FAULT(a_budget_of_zero_locks_at_the_first_doubt),
 		FAULT(a_definite_refusal_locks_at_once),
 		FAULT(an_unlock_that_hangs_ends_in_unreachable),
