@@ -4,6 +4,7 @@
 #   fallgate_library(NAME SOURCES a.c ... LINKS room ... deps::x ...)
 #   fallgate_program(NAME SOURCES ... LINKS ... [INSTALL sbin|bin|libexec])
 #   fallgate_test(NAME SOURCES ... LINKS ... [ARGS ...] [LABELS ...] [TIMEOUT seconds])   cmocka, under ctest, label "unit"
+#   fallgate_man(PAGE.SECTION...)   man pages from PAGE.SECTION.scd beside the list, built and installed where scdoc is
 # Include paths: "room/header.h" from firmware/, "hal/header.h" from hal/include/.
 
 set(FALLGATE_INCLUDES ${CMAKE_SOURCE_DIR}/firmware ${CMAKE_SOURCE_DIR}/hal/include ${CMAKE_BINARY_DIR}/generated)
@@ -48,4 +49,25 @@ function(fallgate_test name)
 	set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/test-bin)
 	add_test(NAME ${name} COMMAND ${name} ${A_ARGS})
 	set_tests_properties(${name} PROPERTIES TIMEOUT ${A_TIMEOUT} LABELS "unit;${A_LABELS}" SKIP_RETURN_CODE 77)
+endfunction()
+
+find_program(SCDOC scdoc)
+if(NOT SCDOC)
+	message(STATUS "No scdoc: no man pages are built (apt-get install scdoc)")
+endif()
+
+function(fallgate_man)
+	if(NOT SCDOC)
+		return()
+	endif()
+	foreach(page ${ARGN})
+		set(built ${CMAKE_BINARY_DIR}/man/${page})
+		string(REGEX REPLACE ".*\\.([0-9])$" "\\1" section ${page})
+		add_custom_command(OUTPUT ${built}
+			COMMAND ${CMAKE_COMMAND} -E make_directory ${CMAKE_BINARY_DIR}/man
+			COMMAND sh -c "'${SCDOC}' < '${CMAKE_CURRENT_SOURCE_DIR}/${page}.scd' > '${built}.new' && mv '${built}.new' '${built}'"
+			DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${page}.scd VERBATIM)
+		add_custom_target(man_${page} ALL DEPENDS ${built})
+		install(FILES ${built} DESTINATION ${CMAKE_INSTALL_MANDIR}/man${section})
+	endforeach()
 endfunction()
