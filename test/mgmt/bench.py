@@ -66,6 +66,13 @@ class Lines:
                 return line
         raise AssertionError(f"no line {pattern!r} within {timeout} s; seen: {seen}; errors: {self.errors[-5:]}")
 
+    def expect_error(self, *words, timeout=5):
+        """A line of standard error with all the words: it may come after what standard output says of it."""
+        end = time.monotonic() + timeout
+        while not any(all(word in line for word in words) for line in self.errors):
+            assert time.monotonic() < end, f"no line with {words} within {timeout} s: {self.errors}"
+            time.sleep(0.01)
+
     def close(self):
         if self.process.poll() is None:
             try:

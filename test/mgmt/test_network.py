@@ -474,7 +474,7 @@ def test_an_address_that_cannot_be_listened_on_is_named(address, code):
     agent = Agent(listen=False)
     agent.tell(f"listen {address}")
     assert agent.expect("^ended") == f"ended with {code}"
-    assert any(address in line and "fallgate.conf" in line for line in agent.errors), agent.errors
+    agent.expect_error(address, "fallgate.conf")
     agent.close()
 
 
@@ -485,7 +485,7 @@ def test_an_address_in_use_is_named():
         agent = Agent(listen=False)
         agent.tell(f"listen 127.0.0.1:{port}")
         assert agent.expect("^ended") == "ended with 7"
-        assert any(str(port) in line and "in use" in line for line in agent.errors), agent.errors
+        agent.expect_error(str(port), "in use")
         agent.close()
 
 

@@ -4,4 +4,7 @@ fallgate_test(test_keyscan SOURCES test_keyscan.c LINKS hal_secret_memory hal_ha
 	ARGS $<TARGET_FILE:keyscan> LABELS system)
 add_dependencies(test_keyscan keyscan)
 
-fallgate_program(unwrap_dek SOURCES unwrap_dek.c LINKS deps::p11kit)
+foreach(tool unwrap_dek make_loose_key)
+	fallgate_program(${tool} SOURCES ${tool}.c token_session.c LINKS deps::p11kit)
+	target_include_directories(${tool} PRIVATE ${CMAKE_SOURCE_DIR}/test)
+endforeach()

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from conftest import make_lab
+from lab import SOFTHSM
 
 # name, what is done to a good configuration, exit code, words that the one line must have
 CONFIG = [
@@ -118,21 +119,18 @@ def test_a_kek_without_its_rights(lab):
     assert not (lab.root / "volumes/demo.img").exists()
 
 
-def test_an_extractable_kek_is_refused(lab):
-    key = lab.root / "loose.pem"
-    lab.run("openssl", "genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out", key)
-    key.chmod(0o644)
-    pin = (lab.root / "pins/pin").read_text().strip()
-    done = subprocess.run(["softhsm2-util", "--import", str(key), "--token", lab.token, "--label", "loose", "--id", "aa", "--pin", pin],
-                          env=lab.env(), capture_output=True, text=True, **({"user": 64771, "group": 64771, "extra_groups": []} if lab.as_root else {}))
-    assert done.returncode == 0, done.stderr
+@pytest.mark.parametrize("kind,word", [("extractable", "EXTRACTABLE"), ("readable", "SENSITIVE")])
+def test_a_kek_that_could_leave_its_token_is_refused(lab, kind, word):
+    lab.run(lab.bin / "make_loose_key", SOFTHSM, f"pkcs11:token={lab.token}", lab.root / "pins/pin", "loose", kind, user="hsm")
     lab.write_config(label="loose")
     lab.write_volume("demo", "64M")
-    result = check_config(lab)
-    listed = lab.custodian("list", "--token", lab.token, "--pin-file", lab.root / "pins/pin").out
-    if result.code == 0:
-        pytest.skip("softhsm2-util imports keys as not extractable here: " + listed)
-    assert "EXTRACTABLE" in result.out + result.err or "SENSITIVE" in result.out + result.err, result
+    checked = check_config(lab)
+    assert checked.code == 14 and word in checked.out + checked.err and "loose" in checked.out + checked.err, checked
+    assert not list((lab.root / "state").iterdir()), "a dry check left something behind"
+    started(lab)
+    result = create(lab)
+    assert result.code == 14 and word in result.err and result.err.count("\n") == 1, result
+    assert not (lab.root / "volumes/demo.img").exists()
 
 
 def test_a_file_system_is_not_overwritten(lab):
