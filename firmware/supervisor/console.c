@@ -2,9 +2,11 @@
 #include "console.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -31,7 +33,7 @@ struct connection {
 
 struct console {
 	struct agent *agent;
-	int fd;
+	int fd, dir_fd; /* dir_fd: the run directory, locked: what stands in it is this agent's */
 	char path[sizeof((struct sockaddr_un *)0)->sun_path];
 	struct watch watch;
 	struct connection connections[CONNECTIONS_MAX];
@@ -209,6 +211,19 @@ static void listener_ready(void *context)
 	}
 }
 
+/* Before anything in it is replaced: another agent's console is its owner's last resort. */
+static int lock_run_dir(struct console *c)
+{
+	const char *path = c->agent->config.run_dir;
+
+	c->dir_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (c->dir_fd >= 0 && flock(c->dir_fd, LOCK_EX | LOCK_NB) == 0)
+		return 0;
+	log_error("run_dir %s: %s; stop that one, or give this one a run_dir of its own", path,
+		  errno == EWOULDBLOCK ? "another agent uses it" : strerror(errno));
+	return errno == EWOULDBLOCK ? ERR_BUSY : error_from_errno(errno);
+}
+
 static int listen_at(struct console *c)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
@@ -242,15 +257,20 @@ int console_start(struct agent *a)
 	if (c == NULL)
 		return ERR_NOMEM;
 	c->agent = a;
+	c->dir_fd = -1;
 	for (unsigned i = 0; i < CONNECTIONS_MAX; i++) {
 		c->connections[i].console = c;
 		c->connections[i].channel.fd = -1;
 		c->connections[i].watch.fd = -1;
 	}
-	r = listen_at(c);
+	r = lock_run_dir(c);
+	if (r == 0)
+		r = listen_at(c);
 	if (r == 0)
 		r = loop_watch(&a->loop, &c->watch, c->fd, listener_ready, c);
 	if (r != 0) {
+		if (c->dir_fd >= 0)
+			close(c->dir_fd);
 		free(c);
 		return r;
 	}
@@ -270,6 +290,7 @@ void console_stop(struct agent *a)
 	loop_unwatch(&a->loop, &c->watch);
 	close(c->fd);
 	unlink(c->path);
+	close(c->dir_fd);
 	a->console = NULL;
 	free(c);
 }

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -154,6 +155,11 @@ int records_open(struct records *r, const char *state_dir, bool create)
 		log_error("state directory %s: others may enter it, or it is not this user's; chown and chmod 0700 it",
 			  state_dir);
 		e = ERR_DENIED;
+	} else if (e == 0 && create && flock(r->dir_fd, LOCK_EX | LOCK_NB) != 0) {
+		/* two that write the same gates would undo each other's latches */
+		log_error("state directory %s: another agent uses it; stop that one, or give this one a state_dir of its own",
+			  state_dir);
+		e = ERR_BUSY;
 	} else if (e == 0) {
 		e = device_key(r, create);
 		if (e != 0 && e != ERR_NOT_FOUND)

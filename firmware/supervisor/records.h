@@ -22,7 +22,8 @@ struct records {
 };
 
 /* Opens the state directory (made, 0700, if `create`), reads or makes the device key. 0, ERR_NOT_FOUND (not created), ERR_DENIED
- * (others may enter it), ERR_CORRUPT (a device key of the wrong size), ERR_IO; logged. */
+ * (others may enter it), ERR_BUSY (`create`, and another agent has it), ERR_CORRUPT (a device key of the wrong size), ERR_IO;
+ * logged. */
 int records_open(struct records *r, const char *state_dir, bool create);
 void records_close(struct records *r);
 
