@@ -179,8 +179,34 @@ INLINE __m128i encrypt(const struct aesni_state *k, __m128i s)
 struct counter {
 	__m128i start;  /* the IV with a count of zero, xor the first round key */
 	__m128i groups; /* 8 times those done, in the lowest word: not yet in the order of bytes of a block */
-	__m128i count;  /* the same in its place */
+	__m128i these,
+		last; /* where the next group starts, but for the constants; made a group ahead, so that it need not wait */
 };
+
+/* The start of the group after `groups`, its count in place. */
+INLINE __m128i counter_after(const struct counter *c, int groups)
+{
+	return _mm_xor_si128(c->start, byte_swap(_mm_add_epi32(c->groups, _mm_set_epi32(0, 0, 0, groups * WIDE))));
+}
+
+INLINE struct counter counter_start(const struct aesni_state *k, const uint8_t iv[AEAD_IV_BYTES])
+{
+	uint8_t block[BLOCK] = { 0 };
+	struct counter c = { .groups = _mm_setzero_si128() };
+
+	memcpy(block, iv, AEAD_IV_BYTES);
+	c.start = _mm_xor_si128(load(block), k->round_keys[0]);
+	c.these = c.start;
+	c.last = counter_after(&c, 1);
+	return c;
+}
+
+INLINE void counter_next(struct counter *c)
+{
+	c->these = c->last;
+	c->last = counter_after(c, 2);
+	c->groups = _mm_add_epi32(c->groups, _mm_set_epi32(0, 0, 0, WIDE));
+}
 
 #define COUNT(n) 0, 0, 0, (uint32_t)((n) % WIDE) << 24
 static const _Alignas(16) uint32_t counts[WIDE * BLOCK / 4] = {
@@ -196,10 +222,10 @@ static const _Alignas(16) uint8_t byte_order[BLOCK] = { 15, 14, 13, 12, 11, 10, 
 	"aesenc %%xmm12, %%xmm" d "\n\t"
 #define KEY(i)               "movdqa 16*" #i "(%[keys]), %%xmm12\n\t"
 #define ROUND(i, one, other) KEY(i) AES4("0", "1", "2", "3") one AES4("4", "5", "6", "7") other
-#define FROM(start)          "movdqa %[" start "], %%xmm12\n\t"
-#define START(i)                                                                                                                 \
+#define START(i, from)                                                                                                           \
 	"movdqa 16*" #i "(%[counts]), %%xmm" #i "\n\t"                                                                           \
-	"pxor %%xmm12, %%xmm" #i "\n\t"
+	"pxor %[" from "], %%xmm" #i "\n\t"
+#define START_LAST "pxor 16*7(%[counts]), %[last]\n\t"
 #define LAST(i, spare)                                                                                                           \
 	"movdqu 16*" #i "(%[in]), %%xmm" spare "\n\t"                                                                            \
 	"pxor %%xmm12, %%xmm" spare "\n\t"                                                                                       \
@@ -245,18 +271,20 @@ static const _Alignas(16) uint8_t byte_order[BLOCK] = { 15, 14, 13, 12, 11, 10, 
 // clang-format off
 /* Assembly, because left to themselves the compilers draw cipher and hash apart, or spill. */
 #define STEP(PART1, PART2, PART3, PART4, PART5, PART6) \
-	__asm__ volatile(FROM("these") START(0) START(1) START(2) START(3) START(4) START(5) FROM("last") START(6) START(7) \
+	__asm__ volatile(START(0, "these") START(1, "these") START(2, "these") START(3, "these") START(4, "these") \
+	START(5, "these") START(6, "last") START_LAST \
 	ROUND(1, PART1(0, VALUE), PART2(0)) ROUND(2, PART3(0), PART4(0)) ROUND(3, PART5(0), PART6(0)) \
 	ROUND(4, PART1(1, ""), PART2(1)) ROUND(5, PART3(1), PART4(1)) ROUND(6, PART5(1), PART6(1)) \
 	ROUND(7, PART1(2, ""), PART2(2)) ROUND(8, PART3(2), PART4(2)) ROUND(9, PART5(2), PART6(2)) \
 	ROUND(10, PART1(3, ""), PART2(3)) ROUND(11, PART3(3), PART4(3)) ROUND(12, PART5(3), PART6(3)) ROUND(13, "", "") \
 	KEY(14) LAST(0, "8") LAST(1, "9") LAST(2, "10") LAST(3, "11") LAST(4, "8") LAST(5, "9") LAST(6, "10") LAST(7, "11") \
 	STORE(0) STORE(1) STORE(2) STORE(3) STORE(4) STORE(5) STORE(6) STORE(7) \
-	: [low] "+x"(h->low), [middle] "+x"(h->middle), [high] "+x"(h->high) \
-	: [these] "m"(these), [last] "m"(last), [order] "m"(byte_order), [value] "m"(h->value), [in] "r"(in), [out] "r"(out), \
+	: [low] "+x"(h->low), [middle] "+x"(h->middle), [high] "+x"(h->high), \
+	  [these] "+x"(these), [last] "+x"(last) \
+	: [order] "m"(byte_order), [value] "m"(h->value), [in] "r"(in), [out] "r"(out), \
 	  [hashed] "r"(hashed), [powers] "r"(k->powers + h->at), [middles] "r"(k->middles + h->at), [keys] "r"(k->round_keys), \
 	  [counts] "r"(counts) \
-	: "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "memory")
+	: "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm8", "xmm9", "xmm10", "xmm11", "memory")
 // clang-format on
 
 /* Key stream over one group and, unless `hashing` is false, under its rounds the GHASH of the group `hashed`, which may be `in`.
@@ -264,12 +292,13 @@ static const _Alignas(16) uint8_t byte_order[BLOCK] = { 15, 14, 13, 12, 11, 10, 
 INLINE void step(const struct aesni_state *k, struct counter *c, const uint8_t *in, uint8_t *out, struct hash *h,
 		 const uint8_t *hashed, const bool hashing)
 {
-	const __m128i these = _mm_xor_si128(c->start, c->count);
-	__m128i last;
+	/* where the assembly has the last block and the round key */
+	register __m128i last __asm__("xmm7");
+	register __m128i these __asm__("xmm12");
 
-	c->groups = _mm_add_epi32(c->groups, _mm_set_epi32(0, 0, 0, WIDE));
-	c->count = byte_swap(c->groups);
-	last = _mm_xor_si128(c->start, c->count);
+	these = c->these;
+	last = c->last;
+	counter_next(c);
 	if (hashing) {
 		STEP(PAIR1, PAIR2, PAIR3, PAIR4, PAIR5, PAIR6);
 		hash_advance(h, WIDE, 0);
@@ -303,14 +332,6 @@ INLINE __m128i first_counter(const uint8_t iv[AEAD_IV_BYTES])
 	return byte_swap(load(block));
 }
 
-INLINE struct counter counter_start(const struct aesni_state *k, const struct aead_item *m)
-{
-	uint8_t block[BLOCK] = { 0 };
-
-	memcpy(block, m->iv, AEAD_IV_BYTES);
-	return (struct counter){ _mm_xor_si128(load(block), k->round_keys[0]), _mm_setzero_si128(), _mm_setzero_si128() };
-}
-
 /* The counter block after the groups that are done, with its bytes reversed. */
 INLINE __m128i counter_block(const struct counter *c, const struct aead_item *m)
 {
@@ -342,7 +363,7 @@ INLINE __m128i hash_end(struct hash *h, const struct aesni_state *k, const struc
 
 INLINE __m128i seal(const struct aesni_state *k, const struct aead_item *m)
 {
-	struct counter c = counter_start(k, m);
+	struct counter c = counter_start(k, m->iv);
 	const size_t whole = m->size / GROUP * GROUP;
 	const uint8_t *in = m->in;
 	uint8_t *out = m->out;
@@ -361,7 +382,7 @@ INLINE __m128i seal(const struct aesni_state *k, const struct aead_item *m)
 
 INLINE bool open(const struct aesni_state *k, const struct aead_item *m)
 {
-	struct counter c = counter_start(k, m);
+	struct counter c = counter_start(k, m->iv);
 	const size_t whole = m->size / GROUP * GROUP;
 	const uint8_t *in = m->in;
 	uint8_t *out = m->out;

@@ -269,25 +269,32 @@ INLINE __m256i encrypt_row(const struct vaes256_state *k, __m256i s)
 struct counter {
 	__m256i start;  /* the IV twice, with a count of zero, xor the first round key */
 	__m256i groups; /* 16 times those done, in the lowest word of each lane: not yet in the order of bytes of a block */
-	__m256i count;  /* the same in its place */
+	__m256i these,
+		last; /* where the next group starts, but for the constants; made a group ahead, so that it need not wait */
 };
+
+/* The start of the group after `groups`, its count in place. */
+INLINE __m256i counter_after(const struct counter *c, int groups)
+{
+	const __m256i count = _mm256_add_epi32(c->groups, broadcast(_mm_set_epi32(0, 0, 0, groups * GROUP_BLOCKS)));
+
+	return _mm256_xor_si256(c->start, byte_swap(count));
+}
 
 INLINE struct counter counter_start(const struct vaes256_state *k, __m128i iv)
 {
-	const __m256i zero = _mm256_setzero_si256();
+	struct counter c = { .start = _mm256_xor_si256(k->round_keys[0], broadcast(iv)), .groups = _mm256_setzero_si256() };
 
-	return (struct counter){ _mm256_xor_si256(k->round_keys[0], broadcast(iv)), zero, zero };
+	c.these = c.start;
+	c.last = counter_after(&c, 1);
+	return c;
 }
 
-/* Where the next group starts, but for the constants: seven rows in `these`, the last one in `last`. */
-INLINE void counter_next(struct counter *c, __m256i *these, __m256i *last)
+INLINE void counter_next(struct counter *c)
 {
-	const __m256i count = c->count;
-
+	c->these = c->last;
+	c->last = counter_after(c, 2);
 	c->groups = _mm256_add_epi32(c->groups, broadcast(_mm_set_epi32(0, 0, 0, GROUP_BLOCKS)));
-	c->count = byte_swap(c->groups);
-	*these = _mm256_xor_si256(c->start, count);
-	*last = _mm256_xor_si256(c->start, c->count);
 }
 
 /* What a group's rows xor to where it starts: the counts 2 to 17 without what is above 15, in their places. */
@@ -306,8 +313,8 @@ static const _Alignas(32) uint32_t counts[WIDE * ROW / 4] = {
 	"vaesenc %%ymm12, %%ymm" d ", %%ymm" d "\n\t"
 #define KEY(i)               "vmovdqa 32*" #i "(%[keys]), %%ymm12\n\t"
 #define ROUND(i, one, other) KEY(i) AES4("0", "1", "2", "3") one AES4("4", "5", "6", "7") other
-#define FROM(start)          "vmovdqa %[" start "], %%ymm12\n\t"
-#define START(i)             "vpxor 32*" #i "(%[counts]), %%ymm12, %%ymm" #i "\n\t"
+#define START(i)             "vpxor 32*" #i "(%[counts]), %[these], %%ymm" #i "\n\t"
+#define START_LAST           "vpxor 32*7(%[counts]), %[last], %[last]\n\t"
 #define LAST(i, spare)                                                                                                           \
 	"vpxor 32*" #i "(%[in]), %%ymm12, %%ymm" spare "\n\t"                                                                    \
 	"vaesenclast %%ymm" spare ", %%ymm" #i ", %%ymm" #i "\n\t"
@@ -345,18 +352,19 @@ static const _Alignas(32) uint32_t counts[WIDE * ROW / 4] = {
 // clang-format off
 /* Assembly, because left to themselves the compilers draw cipher and hash apart, or spill. */
 #define STEP(PART1, PART2, PART3, PART4, PART5, PART6) \
-	__asm__ volatile(FROM("these") START(0) START(1) START(2) START(3) START(4) START(5) START(6) FROM("last") START(7) \
+	__asm__ volatile(START(0) START(1) START(2) START(3) START(4) START(5) START(6) START_LAST \
 	ROUND(1, PART1(0), PART2(0)) ROUND(2, PART3(0), PART4(0)) ROUND(3, PART5(0), PART6(0)) \
 	ROUND(4, PART1(1), PART2(1)) ROUND(5, PART3(1), PART4(1)) ROUND(6, PART5(1), PART6(1)) \
 	ROUND(7, PART1(2), PART2(2)) ROUND(8, PART3(2), PART4(2)) ROUND(9, PART5(2), PART6(2)) \
 	ROUND(10, PART1(3), PART2(3)) ROUND(11, PART3(3), PART4(3)) ROUND(12, PART5(3), PART6(3)) ROUND(13, "", "") \
 	KEY(14) LAST(0, "8") LAST(1, "9") LAST(2, "10") LAST(3, "11") LAST(4, "8") LAST(5, "9") LAST(6, "10") LAST(7, "11") \
 	STORE(0) STORE(1) STORE(2) STORE(3) STORE(4) STORE(5) STORE(6) STORE(7) \
-	: [low] "+x"(h->low), [middle] "+x"(h->middle), [high] "+x"(h->high) \
-	: [these] "m"(these), [last] "m"(last), [order] "m"(byte_order), [in] "r"(in), [out] "r"(out), [hashed] "r"(hashed), \
+	: [low] "+x"(h->low), [middle] "+x"(h->middle), [high] "+x"(h->high), \
+	  [these] "+x"(these), [last] "+x"(last) \
+	: [order] "m"(byte_order), [in] "r"(in), [out] "r"(out), [hashed] "r"(hashed), \
 	  [powers] "r"(k->powers + h->at), [middles] "r"(k->middles + (h->at - LEAD) / 4), [keys] "r"(k->round_keys), \
 	  [counts] "r"(counts) \
-	: "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "memory")
+	: "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm8", "xmm9", "xmm10", "xmm11", "memory")
 // clang-format on
 
 /* Key stream over one group and, unless `hashing` is false, under its rounds the GHASH of the group `hashed`, which may be `in`.
@@ -364,9 +372,13 @@ static const _Alignas(32) uint32_t counts[WIDE * ROW / 4] = {
 INLINE void step(const struct vaes256_state *k, struct counter *c, const uint8_t *in, uint8_t *out, struct hash *h,
 		 const uint8_t *hashed, const bool hashing)
 {
-	__m256i these, last;
+	/* where the assembly has the last row and the round key */
+	register __m256i last __asm__("ymm7");
+	register __m256i these __asm__("ymm12");
 
-	counter_next(c, &these, &last);
+	these = c->these;
+	last = c->last;
+	counter_next(c);
 	if (hashing)
 		STEP(PAIR1, PAIR2, PAIR3, PAIR4, PAIR5, PAIR6);
 	else

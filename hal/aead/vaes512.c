@@ -245,25 +245,34 @@ INLINE __m512i encrypt_row(const struct vaes512_state *k, __m512i s)
 struct counter {
 	__m512i start;  /* the IV four times, with a count of zero, xor the first round key */
 	__m512i groups; /* 32 times those done, in the lowest word of each lane: not yet in the order of bytes of a block */
-	__m512i count;  /* the same in its place */
+	__m512i next;   /* the start of the group after the next one, its count in place */
+	__m512i these,
+		last; /* where the next group starts, but for the constants; made a group ahead, so that it need not wait */
 };
+
+INLINE __m512i counter_after(const struct counter *c, int groups)
+{
+	const __m512i count = _mm512_add_epi32(c->groups, broadcast(_mm_set_epi32(0, 0, 0, groups * GROUP_BLOCKS)));
+
+	return _mm512_xor_si512(c->start, byte_swap(count));
+}
 
 INLINE struct counter counter_start(const struct vaes512_state *k, __m128i iv)
 {
-	const __m512i zero = _mm512_setzero_si512();
+	struct counter c = { .start = _mm512_xor_si512(k->round_keys[0], broadcast(iv)), .groups = _mm512_setzero_si512() };
 
-	return (struct counter){ _mm512_xor_si512(k->round_keys[0], broadcast(iv)), zero, zero };
+	c.these = c.start;
+	c.next = counter_after(&c, 1);
+	c.last = _mm512_mask_mov_epi64(c.these, 0xf0, c.next);
+	return c;
 }
 
-/* Where the next group starts, but for the constants: seven rows in `these`, the last one in `last`. */
-INLINE void counter_next(struct counter *c, __m512i *these, __m512i *last)
+INLINE void counter_next(struct counter *c)
 {
-	const __m512i count = c->count;
-
+	c->these = c->next;
+	c->next = counter_after(c, 2);
+	c->last = _mm512_mask_mov_epi64(c->these, 0xf0, c->next);
 	c->groups = _mm512_add_epi32(c->groups, broadcast(_mm_set_epi32(0, 0, 0, GROUP_BLOCKS)));
-	c->count = byte_swap(c->groups);
-	*these = _mm512_xor_si512(c->start, count);
-	*last = _mm512_xor_si512(c->start, _mm512_mask_mov_epi64(count, 0xf0, c->count));
 }
 
 /* What a group's rows xor to where it starts: the counts 2 to 33 without what is above 31, in their places. */
@@ -352,9 +361,10 @@ INLINE struct kept keep(const struct vaes512_state *k)
 INLINE void step(const struct vaes512_state *k, const struct kept *kept, struct counter *c, const uint8_t *in, uint8_t *out,
 		 struct hash *h, const uint8_t *hashed, const bool hashing)
 {
-	__m512i these, last;
+	const __m512i these = c->these;
+	const __m512i last = c->last;
 
-	counter_next(c, &these, &last);
+	counter_next(c);
 	if (hashing)
 		STEP(PAIR1, PAIR2, PAIR3, PAIR4, PAIR5, PAIR6);
 	else

@@ -59,3 +59,55 @@ else()
 	# valgrind 3.19 gives up on clang's DWARF 5; symbols are enough for it
 	target_link_options(aead_constant_time PRIVATE -Wl,--strip-debug)
 endif()
+
+# The same speed from gcc and from clang: each kernel that is more than portable C, built by both, as modules of one process.
+find_program(AEAD_GCC NAMES gcc-14 gcc-13 gcc-12 gcc)
+find_program(AEAD_CLANG NAMES clang clang-19 clang-18 clang-17 clang-16 clang-15 clang-14)
+if(FALLGATE_SANITIZE OR NOT CMAKE_BUILD_TYPE STREQUAL "Release" OR CMAKE_CROSSCOMPILING)
+	set(aead_one_compiler "only a native release build is compared")
+elseif(NOT AEAD_GCC OR NOT AEAD_CLANG)
+	set(aead_one_compiler "gcc and clang are needed: apt-get install gcc clang")
+endif()
+
+# aead_module(OUT KERNEL COMPILER NAME): the path of a module with that kernel as that compiler makes it.
+function(aead_module out kernel compiler name)
+	set(module ${CMAKE_CURRENT_BINARY_DIR}/aead_${kernel}_${name}.so)
+	get_property(flags GLOBAL PROPERTY AEAD_FLAGS_${kernel})
+	set(own ${CMAKE_SOURCE_DIR}/hal/aead)
+	set(shared ${own}/wipe.c ${own}/registers_${CMAKE_SYSTEM_PROCESSOR}.c
+		${CMAKE_SOURCE_DIR}/firmware/base/error.c ${CMAKE_SOURCE_DIR}/firmware/base/log.c)
+	if(EXISTS ${own}/processor_${CMAKE_SYSTEM_PROCESSOR}.c)
+		list(APPEND shared ${own}/processor_${CMAKE_SYSTEM_PROCESSOR}.c)
+	endif()
+	separate_arguments(common UNIX_COMMAND "${CMAKE_C_FLAGS_RELEASE} -std=gnu17 -fPIC -fno-strict-aliasing -fstack-protector-strong")
+	list(APPEND common -D_GNU_SOURCE -DFALLGATE_VERSION="x" -I${own})
+	foreach(folder ${FALLGATE_INCLUDES})
+		list(APPEND common -I${folder})
+	endforeach()
+	add_custom_command(OUTPUT ${module}
+		COMMAND ${compiler} ${common} ${flags} -c ${own}/${kernel}.c -o ${module}.o
+		COMMAND ${compiler} ${common} -shared ${shared} ${module}.o -o ${module}
+		DEPENDS ${own}/${kernel}.c ${own}/kernel.h ${shared} VERBATIM)
+	set(${out} ${module} PARENT_SCOPE)
+endfunction()
+
+if(aead_one_compiler)
+	add_test(NAME aead_compilers COMMAND sh -c "echo 'skipped: ${aead_one_compiler}'; exit 77")
+	set_tests_properties(aead_compilers PROPERTIES LABELS "unit;aead" SKIP_RETURN_CODE 77)
+else()
+	add_executable(aead_compilers aead_compilers.c)
+	fallgate_target_setup(aead_compilers)
+	set_target_properties(aead_compilers PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/test-bin)
+	foreach(kernel ${aead_names})
+		if(kernel STREQUAL "portable")
+			continue()
+		endif()
+		aead_module(by_gcc ${kernel} ${AEAD_GCC} gcc)
+		aead_module(by_clang ${kernel} ${AEAD_CLANG} clang)
+		add_custom_target(aead_modules_${kernel} DEPENDS ${by_gcc} ${by_clang})
+		add_dependencies(aead_compilers aead_modules_${kernel})
+		add_test(NAME aead_compilers-${kernel} COMMAND aead_compilers ${kernel} ${by_gcc} ${by_clang})
+		set_tests_properties(aead_compilers-${kernel} PROPERTIES
+			TIMEOUT 60 LABELS "unit;aead" SKIP_RETURN_CODE 77 RUN_SERIAL TRUE)
+	endforeach()
+endif()
