@@ -18,7 +18,7 @@
 #include "base/log.h"
 #include "hal/sandbox.h"
 
-enum { FIRST_FD = 3, HIGH_FD = 64, REAP_MS = 20 };
+enum { FIRST_FD = 3, HIGH_FD = 64, REAP_MS = 20, HEAR_MAX = 64 };
 
 #ifndef P_PIDFD
 #define P_PIDFD 3
@@ -186,16 +186,31 @@ static int receive_one(struct child *c)
 	return r;
 }
 
-static void channel_ready(void *context)
+/* true: there may be more. */
+static bool hear_one(struct child *c)
 {
-	struct child *c = context;
 	pid_t pid = c->pid;
 	int r = receive_one(c);
 
-	if (r == 1 || r == ERR_BUSY || !c->alive || c->pid != pid)
-		return;
-	loop_unwatch(c->loop, &c->channel_watch);
-	child_kill(c, r == ERR_PROTOCOL ? "it broke the protocol" : NULL); /* the end of its channel is the end of it */
+	if (!c->alive || c->pid != pid)
+		return false;
+	if (r != 1 && r != ERR_BUSY) {
+		loop_unwatch(c->loop, &c->channel_watch);
+		child_kill(c, r == ERR_PROTOCOL ? "it broke the protocol" : NULL); /* the end of its channel is the end of it */
+	}
+	return r == 1;
+}
+
+static void channel_ready(void *context)
+{
+	hear_one(context);
+}
+
+/* Bounded: who talks without end is not waited for. */
+void child_hear(struct child *c)
+{
+	for (int i = 0; i < HEAR_MAX && c->alive && hear_one(c); i++)
+		;
 }
 
 static int reap(struct child *c)

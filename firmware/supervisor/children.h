@@ -60,6 +60,10 @@ int child_start(struct child *c, const struct child_plan *plan);
 /* Sends; a peer that does not take it is killed. 0 or ERR_*. */
 int child_send(struct child *c, const struct message *m, const int *fds, unsigned count);
 
+/* Hears what it has said already. Before a deadline is held against it: a supervisor that was itself late must not take its own
+ * delay for the child's. */
+void child_hear(struct child *c);
+
 /* SIGKILL; death is reported later, from the loop. */
 void child_kill(struct child *c, const char *why);
 

@@ -36,9 +36,13 @@ static void lose(struct session *s, enum stage stage, const char *what)
 static void deadline_passed(void *context)
 {
 	struct session *s = context;
-	enum stage stage = s->child.stage;
+	enum stage stage;
 	char text[TEXT_MAX_BYTES];
 
+	child_hear(&s->child);
+	if (s->deadline.armed)
+		return; /* the answer was there, and the next question has its own time */
+	stage = s->child.stage;
 	if (s->silent || !s->child.alive) {
 		child_kill(&s->child, NULL); /* it did not log out in time */
 		return;

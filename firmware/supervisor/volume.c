@@ -505,9 +505,15 @@ static void outage_over(void *context)
 	volume_feed(context, EV_OUTAGE_OVER, CAUSE_NONE, NULL, "the HSM was out of reach for longer than the outage budget");
 }
 
+/* A false alarm would kill a process that is writing what was acknowledged. */
 static void wipe_deadline(void *context)
 {
-	volume_feed(context, EV_WIPE_DEADLINE, CAUSE_NONE, NULL, NULL);
+	struct volume *v = context;
+
+	child_hear(&v->unlock.child);
+	child_hear(&v->dataplane);
+	if (v->gate.state == GATE_LOCKING)
+		volume_feed(v, EV_WIPE_DEADLINE, CAUSE_NONE, NULL, NULL);
 }
 
 static void reap_deadline(void *context)

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -391,6 +392,45 @@ static void who_breaks_the_protocol_is_killed(void **state)
 	}
 }
 
+/* Held up by a loaded machine, with the confirmation waiting in its socket behind something else: nobody is killed for that. */
+static void a_late_supervisor_does_not_kill_who_confirmed_in_time(void **state)
+{
+	struct watch other;
+	int always = eventfd(1, EFD_CLOEXEC);
+
+	(void)state;
+	attach();
+	assert_int_equal(loop_watch(&agent->loop, &other, always, nothing, NULL), 0);
+	loop_once(&agent->loop);
+	volume_feed(volume, EV_REVOKE, CAUSE_NONE, "test", "");
+	usleep(150 * 1000);
+	while (volume->gate.state == GATE_LOCKING)
+		loop_once(&agent->loop);
+	loop_unwatch(&agent->loop, &other);
+	close(always);
+	expect(GATE_INACCESSIBLE, CAUSE_COMMANDED, 0);
+	assert_int_not_equal(volume->wiped_ns, 0);
+}
+
+static void a_late_supervisor_takes_the_answer_of_the_hsm(void **state)
+{
+	struct watch other;
+	int always = eventfd(1, EFD_CLOEXEC);
+
+	(void)state;
+	agent->config.keks[0].fresh_every = 1000;
+	attach();
+	run_for(300);
+	assert_int_equal(loop_watch(&agent->loop, &other, always, nothing, NULL), 0);
+	for (int i = 0; i < 12; i++) {
+		loop_once(&agent->loop);
+		assert_int_equal(volume->gate.state, GATE_AVAILABLE);
+		usleep(450 * 1000); /* longer than the deadline of an hsm */
+	}
+	loop_unwatch(&agent->loop, &other);
+	close(always);
+}
+
 static void a_stale_wiped_is_not_believed(void **state)
 {
 	(void)state;
@@ -534,6 +574,8 @@ int main(int argc, char **argv)
 		FAULT(a_dead_dataplane_is_replaced),
 		FAULT(a_dataplane_that_locks_itself_is_believed_and_comes_back),
 		FAULT(who_breaks_the_protocol_is_killed),
+		FAULT(a_late_supervisor_does_not_kill_who_confirmed_in_time),
+		FAULT(a_late_supervisor_takes_the_answer_of_the_hsm),
 		FAULT(a_stale_wiped_is_not_believed),
 		FAULT(an_hsm_that_talks_unasked_or_is_of_another_build_proves_nothing),
 		FAULT(a_detach_ends_everything),
