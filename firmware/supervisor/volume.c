@@ -14,7 +14,15 @@
 #include "manage.h"
 
 /* A dataplane of a supervisor that died holds its backing store for up to 1 s. */
-enum { BUSY_S = 3, BUSY_RETRY_MS = 200, KEYLESS_END_MS = 2000, RESTART_MAX_S = 5, UNLOCK_RETRY_MAX_S = 30, SEQ_MARGIN = 64 };
+enum {
+	BUSY_S = 3,
+	BUSY_RETRY_MS = 200,
+	KEYLESS_END_MS = 2000,
+	RESTART_MAX_S = 5,
+	UNLOCK_RETRY_MAX_S = 30,
+	SEQ_MARGIN = 64,
+	READY_S = 10
+};
 
 /* ---- the gate ---- */
 
@@ -269,10 +277,19 @@ static void start_process(struct volume *v)
 	plan.fds[1] = -1;
 	v->dataplane_ready = v->retired = false;
 	v->generation = 0;
+	timer_arm(&v->agent->loop, &v->ready_deadline, boot_now() + READY_S * SEC_NS);
 	if (child_start(&v->dataplane, &plan) != 0) {
 		restart_later(v, RESTART_MAX_S * SEC_NS);
 		not_ready(v, "its process cannot be started; see the log");
 	}
+}
+
+static void ready_deadline(void *context)
+{
+	struct volume *v = context;
+
+	if (v->dataplane.alive && v->dataplane.stage < STAGE_KEYLESS)
+		child_kill(&v->dataplane, "it was not ready in time");
 }
 
 static void restart_due(void *context)
@@ -581,6 +598,7 @@ int volume_create(struct volume **out, struct agent *a, const char *name, const 
 	v->dataplane.events = &dataplane_events;
 	v->dataplane.owner = v;
 	timer_init(&v->restart, restart_due, v);
+	timer_init(&v->ready_deadline, ready_deadline, v);
 	timer_init(&v->outage_over, outage_over, v);
 	timer_init(&v->wipe_deadline, wipe_deadline, v);
 	timer_init(&v->reap_deadline, reap_deadline, v);
@@ -604,7 +622,8 @@ void volume_configure(struct volume *v, const struct volume_config *config)
 
 void volume_destroy(struct volume *v)
 {
-	struct timer *timers[] = { &v->restart, &v->outage_over, &v->wipe_deadline, &v->reap_deadline, &v->tick };
+	struct timer *timers[] = { &v->restart,       &v->outage_over, &v->wipe_deadline,
+				   &v->reap_deadline, &v->tick,        &v->ready_deadline };
 
 	unlock_cancel(v);
 	child_kill_and_reap(&v->dataplane);

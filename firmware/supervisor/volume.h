@@ -45,7 +45,7 @@ struct volume {
 	uint64_t busy_until_ns; /* a predecessor may hold the backing store until then */
 	unsigned restarts;
 	uint32_t generation; /* of the last ticket it was given */
-	struct timer restart;
+	struct timer restart, ready_deadline;
 
 	/* an unlock under way */
 	struct session unlock;
