@@ -57,7 +57,7 @@ struct control {
 	struct block *dev;
 	struct keyring *ring;
 	struct keyslot key;
-	uint64_t ticket_nonce, unwrap_ns;
+	uint64_t ticket_nonce;
 	uint32_t generation;
 	struct opener opener;
 	_Atomic(struct volume *) volume;
@@ -144,7 +144,6 @@ static void tell_opened(struct control *c, int error, uint8_t verdict, const cha
 	o->size = error == 0 ? volume_size(atomic_load(&c->volume)) : 0;
 	snprintf(o->kernel, sizeof o->kernel, "%s", keyring_kernel_name(c->ring));
 	o->memory = (uint8_t)keyring_memory_kind(c->ring);
-	o->unwrap_ns = c->unwrap_ns;
 	snprintf(o->text, sizeof o->text, "%s", text);
 	tell(c, &m);
 }
@@ -423,7 +422,6 @@ static void on_ticket(struct control *c, const struct message *m, const int *fds
 
 	c->ticket_nonce = m->nonce;
 	c->generation = m->body.dp_ticket.generation;
-	c->unwrap_ns = 0;
 	if (c->phase == PHASE_OPENING || c->phase == PHASE_SERVING) {
 		close(fds[0]);
 		tell_opened(c, ERR_STATE, VERDICT_UNREACHABLE, "the volume is open, or being opened, already");
@@ -460,7 +458,7 @@ static void on_hsm_answer(struct control *c)
 	struct msg_page_done done;
 	uint8_t kcv[KCV_BYTES];
 	char text[TEXT_MAX_BYTES];
-	int r = keyslot_answer(&c->key, &done, &c->unwrap_ns);
+	int r = keyslot_answer(&c->key, &done);
 
 	if (r == ERR_BUSY)
 		return;

@@ -197,7 +197,6 @@ static int look_for_wrap(struct creator *c)
 	struct message m;
 	int fds[CHANNEL_FDS_MAX], r;
 	unsigned count;
-	uint64_t took_ns;
 
 	if (poll(p, 2, -1) < 0)
 		return UNFINISHED;
@@ -206,7 +205,7 @@ static int look_for_wrap(struct creator *c)
 		if (r != ERR_BUSY && !(r == 1 && m.type == MSG_DP_DEADLINES))
 			return call_off(c, r == 1 ? "by order" : "the supervisor is gone");
 	}
-	r = keyslot_answer(&c->key, &c->wrapped, &took_ns);
+	r = keyslot_answer(&c->key, &c->wrapped);
 	if (r == ERR_BUSY)
 		return UNFINISHED;
 	if (r != 0)

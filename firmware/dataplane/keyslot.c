@@ -58,7 +58,6 @@ int keyslot_ask(struct keyslot *s, enum message_type type, const struct msg_page
 	message_init(&m, type, s->nonce);
 	m.body.page = *question;
 	m.body.page.ticket = s->ticket.ticket;
-	s->asked_ns = boot_now_ns();
 	r = channel_send(&s->hsm, &m, &s->page_fd, 1);
 	close_page_fd(s);
 	return r;
@@ -77,7 +76,7 @@ static int verdict_error(uint8_t verdict)
 	return verdict == VERDICT_UNREACHABLE ? ERR_UNREACHABLE : ERR_REFUSED;
 }
 
-int keyslot_answer(struct keyslot *s, struct msg_page_done *done, uint64_t *took_ns)
+int keyslot_answer(struct keyslot *s, struct msg_page_done *done)
 {
 	struct channel_peer peer;
 	struct message m;
@@ -95,7 +94,6 @@ int keyslot_answer(struct keyslot *s, struct msg_page_done *done, uint64_t *took
 		          (unsigned)peer.uid, (int)s->ticket.hsm_pid, (unsigned)s->ticket.hsm_uid);
 		return ERR_PROTOCOL;
 	}
-	*took_ns = boot_now_ns() - s->asked_ns;
 	*done = m.body.page_done;
 	return verdict_error(done->verdict);
 }

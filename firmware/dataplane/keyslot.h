@@ -17,7 +17,6 @@ struct keyslot {
 	int page_fd;                     /* -1 once it is sent */
 	struct msg_dp_ticket ticket;
 	uint64_t nonce;
-	uint64_t asked_ns;               /* CLOCK_BOOTTIME */
 };
 
 /* Nothing under way: safe to close. */
@@ -34,8 +33,8 @@ int keyslot_ask(struct keyslot *s, enum message_type type, const struct msg_page
 
 /* Takes the answer, if it is there. 0: the payload (and the wrap, in *done) is there. ERR_BUSY: not yet. Else the conversation is
  * over and the caller closes: ERR_REFUSED or ERR_UNREACHABLE as done->verdict says, ERR_PROTOCOL (a wrong sender, ticket or
- * nonce, a malformed message). *took_ns: how long the hsm needed. */
-int keyslot_answer(struct keyslot *s, struct msg_page_done *done, uint64_t *took_ns);
+ * nonce, a malformed message). */
+int keyslot_answer(struct keyslot *s, struct msg_page_done *done);
 
 /* Loads the payload into the ring straight from the page, then closes, whatever came of it. As keyring_load; and ERR_FOREIGN if
  * `pinned` (may be NULL) is another key's check value. */

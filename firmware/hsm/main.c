@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/error.h"
@@ -33,14 +32,6 @@ struct hsm {
 	uint64_t ticket_nonce, page_nonce;
 	int page_fd;
 };
-
-static uint64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
 
 _Noreturn static void leave(struct hsm *h, int code)
 {
@@ -76,7 +67,6 @@ static void fill_opened(struct msg_hsm_opened *o, const struct kek *k, const str
 	memcpy(o->token_serial, k->info.serial, sizeof o->token_serial);
 	memcpy(o->start_date, r->start_date, sizeof o->start_date);
 	memcpy(o->end_date, r->end_date, sizeof o->end_date);
-	o->ckr = r->ckr;
 	o->login_refused = r->login_refused;
 	o->software_token = k->info.software;
 	memcpy(o->text, r->text, sizeof o->text);
@@ -98,13 +88,11 @@ static void do_open(struct hsm *h, const struct message *m, const int *fds, unsi
 
 static void do_probe(struct hsm *h, const struct message *m)
 {
-	uint64_t began = now_ns();
 	struct message out;
 
 	message_init(&out, MSG_HSM_VERDICT, m->nonce);
 	if (!probe_run(&h->kek, &m->body.hsm_probe, &out.body.hsm_verdict))
 		fatal("the supervisor's probe does not fit the type of the key");
-	out.body.hsm_verdict.took_ns = now_ns() - began;
 	answer(h, &h->supervisor, &out);
 	secret_wipe(&out, sizeof out);
 }
@@ -136,7 +124,6 @@ static void take_page(struct hsm *h, const struct message *m, int fd, const stru
 _Noreturn static void act_on_ticket(struct hsm *h)
 {
 	const char *difference = halves_differ(&h->halves);
-	uint64_t began = now_ns();
 	struct message done, verdict;
 
 	if (difference != NULL)
@@ -145,7 +132,6 @@ _Noreturn static void act_on_ticket(struct hsm *h)
 	message_init(&verdict, MSG_HSM_VERDICT, h->ticket_nonce);
 	if (unwrap_run(&h->kek, &h->halves, h->page_fd, &done.body.page_done, &verdict.body.hsm_verdict) != 0)
 		fatal("the dataplane's page is not a transfer page: nothing is unwrapped");
-	verdict.body.hsm_verdict.took_ns = now_ns() - began;
 	answer(h, &h->dataplane, &done);
 	answer(h, &h->supervisor, &verdict);
 	leave(h, 0);

@@ -87,7 +87,6 @@ void verdict_fill(struct msg_hsm_verdict *out, const struct report *r)
 {
 	out->verdict = (uint8_t)r->verdict;
 	out->login_refused = r->login_refused;
-	out->ckr = r->ckr;
 	memcpy(out->start_date, r->start_date, sizeof out->start_date);
 	memcpy(out->end_date, r->end_date, sizeof out->end_date);
 	memcpy(out->text, r->text, sizeof out->text);

@@ -15,7 +15,6 @@ enum field_kind {
 	FIELD_BYTE,          /* low <= value <= high: bools and enums */
 	FIELD_SIZE,          /* uint16_t, at most high */
 	FIELD_ERROR,         /* int32_t: 0 or an ERR_* */
-	FIELD_HAS_FD,        /* a bool that says whether a descriptor came */
 };
 
 struct field {
@@ -38,7 +37,6 @@ struct field {
 #define CAUSE(s, f)          BYTE(s, f, 0, MESSAGE_GATE_CAUSES - 1)
 #define BYTES_OF(s, f, a)    { .kind = FIELD_SIZE, .offset = AT(s, f), .high = SIZE_OF(s, a) }
 #define ERROR(s, f)          { .kind = FIELD_ERROR, .offset = AT(s, f) }
-#define HAS_FD(s, f)         { .kind = FIELD_HAS_FD, .offset = AT(s, f) }
 
 static const struct field hello_fields[] = { TEXT(msg_hello, version) };
 
@@ -117,7 +115,7 @@ static const struct field mg_agent_fields[] = {
 	TEXT(msg_mg_agent, version), TEXT(msg_mg_agent, users), TEXT(msg_mg_agent, sandbox),
 	BOOL(msg_mg_agent, audit_good), TEXT(msg_mg_agent, posture),
 };
-static const struct field mg_listen_fields[] = { TEXT(msg_mg_listen, address), HAS_FD(msg_mg_listen, with_fd) };
+static const struct field mg_listen_fields[] = { TEXT(msg_mg_listen, address) };
 static const struct field mg_credential_fields[] = {
 	TEXT(msg_mg_credential, identity), BYTE(msg_mg_credential, role, 0, USER_OFFICER),
 };
@@ -175,7 +173,7 @@ static const struct full_row message_rows[MSG_TYPE_COUNT] = {
 	[MSG_MG_VOLUME]     = { ROW("MG_VOLUME", msg_mg_volume, 0, 0, ROLE_SUPERVISOR, ROLE_MGMT), FIELDS(mg_volume_fields) },
 	[MSG_MG_GONE]       = { ROW("MG_GONE", msg_mg_gone, 0, 0, ROLE_SUPERVISOR, ROLE_MGMT), FIELDS(mg_gone_fields) },
 	[MSG_MG_AGENT]      = { ROW("MG_AGENT", msg_mg_agent, 0, 0, ROLE_SUPERVISOR, ROLE_MGMT), FIELDS(mg_agent_fields) },
-	[MSG_MG_LISTEN]     = { ROW("MG_LISTEN", msg_mg_listen, 0, 1, ROLE_SUPERVISOR, ROLE_MGMT), FIELDS(mg_listen_fields) },
+	[MSG_MG_LISTEN]     = { ROW("MG_LISTEN", msg_mg_listen, 0, 0, ROLE_SUPERVISOR, ROLE_MGMT), FIELDS(mg_listen_fields) },
 	[MSG_MG_CREDENTIAL] = { ROW("MG_CREDENTIAL", msg_mg_credential, 0, 0, ROLE_SUPERVISOR, ROLE_MGMT),
 				FIELDS(mg_credential_fields) },
 
@@ -241,7 +239,7 @@ static bool text_good(const struct field *f, const char *text)
 	return f->kind != FIELD_DATE || date_good(text);
 }
 
-static bool field_good(const struct field *f, const uint8_t *body, unsigned fds)
+static bool field_good(const struct field *f, const uint8_t *body)
 {
 	const uint8_t *at = body + f->offset;
 	uint16_t size;
@@ -261,8 +259,6 @@ static bool field_good(const struct field *f, const uint8_t *body, unsigned fds)
 	case FIELD_ERROR:
 		memcpy(&error, at, sizeof error);
 		return error <= 0 && error > ERR_LAST;
-	case FIELD_HAS_FD:
-		return *at == fds;
 	}
 	return false;
 }
@@ -287,7 +283,7 @@ int message_check(const struct message *m, size_t received, unsigned fds, enum p
 	if (!row_allows(&full->row, fds, sender, receiver))
 		return ERR_PROTOCOL;
 	for (size_t i = 0; i < full->count; i++)
-		if (!field_good(&full->fields[i], body, fds))
+		if (!field_good(&full->fields[i], body))
 			return ERR_PROTOCOL;
 	return 0;
 }

@@ -134,7 +134,6 @@ struct msg_hsm_opened {
 	char token_serial[17];
 	char start_date[9];              /* "YYYYMMDD" or empty */
 	char end_date[9];
-	uint64_t ckr;                    /* the last CKR, for the record */
 	bool login_refused;              /* the token refused this PIN: never again until renewed */
 	bool software_token;             /* posture: a test HSM */
 	char text[TEXT_MAX_BYTES];
@@ -162,8 +161,6 @@ struct msg_hsm_ticket {              /* MSG_HSM_UNWRAP, MSG_HSM_WRAP */
 struct msg_hsm_verdict {
 	uint8_t verdict;                 /* enum hsm_verdict */
 	bool login_refused;
-	uint64_t ckr;
-	uint64_t took_ns;
 	uint16_t wrapped_size;           /* probe with a new canary: its wrap */
 	uint8_t wrapped[WRAP_MAX_BYTES];
 	uint8_t answer[CHALLENGE_BYTES]; /* probe: the challenge's or canary's plaintext */
@@ -252,7 +249,6 @@ struct msg_dp_opened {
 	uint64_t size;
 	char kernel[16];
 	uint8_t memory;                  /* enum secret_memory_kind */
-	uint64_t unwrap_ns;
 	char text[TEXT_MAX_BYTES];
 };
 
@@ -367,7 +363,6 @@ struct msg_mg_agent {
 
 struct msg_mg_listen {
 	char address[64];                /* numeric: "127.0.0.1:5684", "[::1]:5684" */
-	bool with_fd;                    /* false; a socket that comes all the same is closed */
 };
 
 struct msg_mg_credential {

@@ -83,9 +83,7 @@ static void send_done(struct talk *t, uint64_t nonce, uint64_t ticket, enum hsm_
 
 static int answer(struct talk *t, struct msg_page_done *done)
 {
-	uint64_t took;
-
-	return keyslot_answer(&t->slot, done, &took);
+	return keyslot_answer(&t->slot, done);
 }
 
 static void another_process_is_not_believed(void **state)

@@ -497,7 +497,7 @@ static void a_refused_pin_is_tried_exactly_once(void **state)
 	rig_open(r, "object=aes256", "wrong-pin", true, &opened);
 	assert_int_equal(opened.body.hsm_opened.verdict, VERDICT_ACCESS_REVOKED);
 	assert_true(opened.body.hsm_opened.login_refused);
-	assert_int_equal(opened.body.hsm_opened.ckr, 0xa0);
+	assert_non_null(strstr(opened.body.hsm_opened.text, "CKR_PIN_INCORRECT"));
 	assert_null(strstr(opened.body.hsm_opened.text, "11111111"));
 	assert_int_equal(rig_calls(r, "C_Login"), logins + 1);
 	/* The token's counter is low now: not even the right PIN is tried, unless it is a new one. */

@@ -44,9 +44,6 @@ static inline void sample_names(struct message *m)
 	case MSG_MG_GONE:
 		sample_text(m->body.mg_gone.name, "vol-1");
 		break;
-	case MSG_MG_LISTEN:
-		m->body.mg_listen.with_fd = true;
-		break;
 	case MSG_CON_REQUEST:
 		m->body.con_request.verb = CON_ENROLL;
 		break;

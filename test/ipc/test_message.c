@@ -82,7 +82,6 @@ static const struct byte_case bools[] = {
 	B(MSG_MG_VOLUME, mg_volume, latched, 0, 1), B(MSG_MG_VOLUME, mg_volume, formatted, 0, 1),
 	B(MSG_MG_VOLUME, mg_volume, attach_auto, 0, 1),
 	B(MSG_MG_AGENT, mg_agent, audit_good, 0, 1),
-	B(MSG_MG_LISTEN, mg_listen, with_fd, 1, 1), /* a descriptor comes with the sample */
 };
 
 static const struct byte_case enums[] = {
@@ -283,18 +282,6 @@ static void direction_size_and_descriptor_count_are_exact(void **state)
 	}
 }
 
-static void a_listen_message_has_its_socket_exactly_if_it_says_so(void **state)
-{
-	struct message m;
-
-	(void)state;
-	sample_message(&m, MSG_MG_LISTEN, 0);
-	assert_int_equal(message_check(&m, sample_bytes(&m), 0, ROLE_SUPERVISOR, ROLE_MGMT), ERR_PROTOCOL);
-	m.body.mg_listen.with_fd = false;
-	assert_int_equal(message_check(&m, sample_bytes(&m), 0, ROLE_SUPERVISOR, ROLE_MGMT), 0);
-	assert_int_equal(message_check(&m, sample_bytes(&m), 1, ROLE_SUPERVISOR, ROLE_MGMT), ERR_PROTOCOL);
-}
-
 /* Lines of message.h that begin, after one tab, with this type, byte arrays aside: the fields of bodies. */
 static size_t fields_in_header(const char *type)
 {
@@ -381,7 +368,6 @@ int main(void)
 		cmocka_unit_test(dates_are_8_digits_or_nothing),
 		cmocka_unit_test(names_that_reach_file_names_are_good_names),
 		cmocka_unit_test(direction_size_and_descriptor_count_are_exact),
-		cmocka_unit_test(a_listen_message_has_its_socket_exactly_if_it_says_so),
 		cmocka_unit_test(no_field_of_the_header_is_forgotten),
 		cmocka_unit_test(counts_of_other_rooms_enums_are_right),
 		cmocka_unit_test(every_verdict_and_role_has_its_own_name),
