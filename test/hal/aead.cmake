@@ -111,3 +111,37 @@ else()
 			TIMEOUT 60 LABELS "unit;aead" SKIP_RETURN_CODE 77 RUN_SERIAL TRUE)
 	endforeach()
 endif()
+
+# The kernel for ARMv8, built by a cross compiler and run under an emulator, where this is not such a processor.
+find_program(AEAD_ARM_GCC NAMES aarch64-linux-gnu-gcc)
+find_program(AEAD_ARM_QEMU NAMES qemu-aarch64-static qemu-aarch64)
+if(NOT CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$" AND NOT FALLGATE_SANITIZE)
+	if(AEAD_ARM_GCC AND AEAD_ARM_QEMU)
+		set(own ${CMAKE_SOURCE_DIR}/hal/aead)
+		set(AEAD_ROWS "\t&aead_armv8,\n\t&aead_portable,\n")
+		configure_file(${own}/table.c.in aead_cross_table.c @ONLY)
+		set(armv8 ${CMAKE_CURRENT_BINARY_DIR}/aead_cross_armv8.o)
+		set(program ${CMAKE_BINARY_DIR}/test-bin/aead_cross)
+		set(common -O2 -g -std=gnu17 -Wall -Wextra -Wconversion -Wshadow -Werror -fno-strict-aliasing -fstack-protector-strong
+			-D_GNU_SOURCE -DFALLGATE_VERSION="x" -I${own})
+		foreach(folder ${FALLGATE_INCLUDES})
+			list(APPEND common -I${folder})
+		endforeach()
+		set(sources aead_cross.c ${CMAKE_CURRENT_BINARY_DIR}/aead_cross_table.c)
+		foreach(name portable registers_aarch64 select self_test wipe xaes)
+			list(APPEND sources ${own}/${name}.c)
+		endforeach()
+		list(APPEND sources ${CMAKE_SOURCE_DIR}/firmware/base/error.c ${CMAKE_SOURCE_DIR}/firmware/base/log.c)
+		add_custom_command(OUTPUT ${program}
+			COMMAND ${AEAD_ARM_GCC} ${common} -Wframe-larger-than=1024 -march=armv8-a+crypto -c ${own}/armv8.c -o ${armv8}
+			COMMAND ${AEAD_ARM_GCC} ${common} -static ${sources} ${armv8} -o ${program}
+			WORKING_DIRECTORY ${CMAKE_CURRENT_SOURCE_DIR}
+			DEPENDS ${own}/armv8.c ${own}/kernel.h ${sources} VERBATIM)
+		add_custom_target(aead_cross ALL DEPENDS ${program})
+		add_test(NAME aead_cross-armv8 COMMAND ${AEAD_ARM_QEMU} ${program} armv8)
+	else()
+		add_test(NAME aead_cross-armv8 COMMAND sh -c
+			"echo 'skipped: apt-get install gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static'; exit 77")
+	endif()
+	set_tests_properties(aead_cross-armv8 PROPERTIES TIMEOUT 120 LABELS "unit;aead" SKIP_RETURN_CODE 77)
+endif()
