@@ -18,6 +18,7 @@ import nbd  # noqa: E402  (python3-libnbd)
 
 from lab import Lab, LabError  # noqa: E402
 
+STOPPED_BY = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 MARKER = b"The quick brown fox is a customer's secret"
 began = time.monotonic()
 table = []
@@ -46,48 +47,110 @@ def lock_times(lab, name):
     return {k: milliseconds(lock[k], lock["detected_ns"]) for k in ("cut_ns", "wiped_ns", "drained_ns")}
 
 
+def write_files(root):
+    for source in ("/usr/share/common-licenses", "/usr/include/linux"):
+        if os.path.isdir(source):
+            shutil.copytree(source, root / pathlib.Path(source).name, symlinks=True)
+    for i in range(64):
+        (root / f"secret-{i}.txt").write_bytes((MARKER + b" %d\n" % i) * 200)
+    (root / "random.bin").write_bytes(os.urandom(32 << 20))
+
+
 def tree_digest(root):
+    """How many files there are, and one SHA-256 of all their names and contents."""
     digest = hashlib.sha256()
-    for path in sorted(p for p in root.rglob("*") if p.is_file() and "lost+found" not in p.parts):
+    files = sorted(p for p in root.rglob("*") if p.is_file() and "lost+found" not in p.parts)
+    for path in files:
         digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
+    return len(files), digest.hexdigest()
 
 
-class FileSystem:
+class MountedFileSystem:
     """ext4 on the export: nbdfuse shows the export as a file, fuse2fs mounts it. No root needed."""
+
+    tools = "nbdfuse, mke2fs, fuse2fs"
 
     def __init__(self, lab, name):
         self.lab = lab
         self.name = name
         self.disk = lab.root / "disk"
         self.mount_point = lab.root / "mnt"
-        self.disk.mkdir(exist_ok=True)
-        self.mount_point.mkdir(exist_ok=True)
+        self.disk.mkdir()
+        self.mount_point.mkdir()
 
-    def attach(self):
+    def _attach(self):
         self.nbdfuse = self.lab.spawn("nbdfuse", self.disk, self.lab.uri(self.name))
         self.lab.wait_for(lambda: (self.disk / "nbd").exists(), 10, "nbdfuse")
 
-    def make(self):
-        self.attach()
-        self.lab.run("mke2fs", "-q", "-F", "-t", "ext4", "-L", "payroll2026", self.disk / "nbd", timeout=120)
-
-    def mount(self):
+    def _mount(self):
         self.lab.run("fuse2fs", self.disk / "nbd", self.mount_point, "-o", "rw,fakeroot")
         self.lab.wait_for(lambda: os.path.ismount(self.mount_point), 10, "fuse2fs")
 
-    def unmount(self):
-        if os.path.ismount(self.mount_point):
-            self.lab.run("fusermount3", "-u", self.mount_point, check=False)
-            self.lab.wait_for(lambda: not os.path.ismount(self.mount_point), 10, "the end of fuse2fs")
-            time.sleep(0.5)  # fuse2fs writes its last blocks after the mount point is gone
+    def _detach(self):
+        self.lab.run("fusermount3", "-u", self.mount_point, check=False)
+        self.lab.wait_for(lambda: not os.path.ismount(self.mount_point), 10, "the end of fuse2fs")
+        time.sleep(0.5)  # fuse2fs writes its last blocks after the mount point is gone
+        self.lab.run("fusermount3", "-u", self.disk, check=False)
+        self.nbdfuse.wait(10)
 
-    def detach(self):
-        self.unmount()
-        if os.path.ismount(self.disk):
-            self.lab.run("fusermount3", "-u", self.disk, check=False)
-        if self.nbdfuse.poll() is None:
-            self.nbdfuse.wait(10)
+    def fill(self):
+        """Makes the file system and puts files on it; what they are."""
+        self._attach()
+        self.lab.run("mke2fs", "-q", "-F", "-t", "ext4", "-L", "payroll2026", self.disk / "nbd", timeout=120)
+        self._mount()
+        write_files(self.mount_point)
+        return self._look()
+
+    def look(self):
+        self._attach()
+        self._mount()
+        return self._look()
+
+    def _look(self):
+        try:
+            return tree_digest(self.mount_point)
+        finally:
+            self._detach()
+
+
+class CopiedFileSystem:
+    """The same where /dev/fuse cannot be opened (containers): mke2fs and debugfs on a copy that nbdcopy takes to the export and back."""
+
+    tools = "mke2fs, nbdcopy, debugfs; this machine lets nobody use FUSE"
+
+    def __init__(self, lab, name):
+        self.lab = lab
+        self.name = name
+        self.image = lab.root / "ext4.img"
+        self.tree = lab.root / "tree"
+
+    def fill(self):
+        self.tree.mkdir()
+        write_files(self.tree)
+        digest = tree_digest(self.tree)
+        self.image.touch()
+        os.truncate(self.image, 1 << 30)
+        self.lab.run("mke2fs", "-q", "-F", "-t", "ext4", "-L", "payroll2026", "-d", self.tree, self.image, timeout=120)
+        self.lab.run("nbdcopy", "--flush", self.image, self.lab.uri(self.name), timeout=120)
+        self._forget()
+        return digest
+
+    def look(self):
+        self.tree.mkdir()
+        self.lab.run("nbdcopy", self.lab.uri(self.name), self.image, timeout=120)
+        self.lab.run("debugfs", "-R", f"rdump / {self.tree}", self.image, timeout=120)
+        try:
+            return tree_digest(self.tree)
+        finally:
+            self._forget()
+
+    def _forget(self):
+        shutil.rmtree(self.tree)
+        self.image.unlink()
+
+
+def file_system(lab, name):
+    return (MountedFileSystem if os.access("/dev/fuse", os.R_OK | os.W_OK) else CopiedFileSystem)(lab, name)
 
 
 class Load:
@@ -189,20 +252,10 @@ def story(lab):
         if any(word in line for word in ("export-size", "can_multi_conn", "can_fua", "block_size_preferred")):
             say("    nbdinfo: " + line.strip())
 
-    say("client: ext4 with real files through NBD (nbdfuse, mke2fs, fuse2fs)")
-    files = FileSystem(lab, "demo")
-    files.make()
-    files.mount()
-    for source in ("/usr/share/common-licenses", "/usr/include/linux"):
-        if os.path.isdir(source):
-            shutil.copytree(source, files.mount_point / pathlib.Path(source).name, symlinks=True)
-    for i in range(64):
-        (files.mount_point / f"secret-{i}.txt").write_bytes((MARKER + b" %d\n" % i) * 200)
-    (files.mount_point / "random.bin").write_bytes(os.urandom(32 << 20))
-    digest = tree_digest(files.mount_point)
-    count = sum(1 for p in files.mount_point.rglob("*") if p.is_file())
-    files.detach()
-    say(f"    {count} files written, SHA-256 of all of them {digest[:16]}...")
+    files = file_system(lab, "demo")
+    say(f"client: ext4 with real files through NBD ({files.tools})")
+    content = files.fill()
+    say(f"    {content[0]} files written, SHA-256 of all of them {content[1][:16]}...")
     raw = backing.read_bytes()
     expect(MARKER not in raw and b"payroll2026" not in raw and b"GNU GENERAL PUBLIC" not in raw, "plaintext on the backing file")
     row("the customer's words found on the backing file", f"none in {len(raw) >> 20} MiB")
@@ -229,11 +282,7 @@ def story(lab):
     for name in ("demo", "load"):
         lab.wait_state("AVAILABLE", name)
     row("KEK enabled until the volume serves again, by itself", f"{(time.monotonic() - enabled_at) * 1000:.0f} ms")
-    files.attach()
-    files.mount()
-    again = tree_digest(files.mount_point)
-    expect(again == digest, "the files are not what they were")
-    files.detach()
+    expect(files.look() == content, "the files are not what they were")
     say("the files are back, checksums equal")
 
     say("officer: presses revoke while four writers run at full speed")
@@ -273,10 +322,7 @@ def story(lab):
     for name in ("demo", "load"):
         lab.wait_state("AVAILABLE", name)
     say("agent started again: volumes marked attach = auto are AVAILABLE")
-    files.attach()
-    files.mount()
-    expect(tree_digest(files.mount_point) == digest, "the files are not what they were")
-    files.detach()
+    expect(files.look() == content, "the files are not what they were")
     load.check()
     say("files and acknowledged writes are all there")
 
@@ -286,6 +332,8 @@ def main():
     parser.add_argument("--build", required=True)
     parser.add_argument("--keep", action="store_true")
     options = parser.parse_args()
+    for number in STOPPED_BY:
+        signal.signal(number, signal.default_int_handler)
     lab = Lab(options.build)
     code = 1
     try:
@@ -305,15 +353,18 @@ def main():
             print(f"  {cli}/auditor.credentials status --watch")
             print(f"  {cli}/officer.credentials revoke demo")
             print(f"  {cli}/officer.credentials restore demo")
-            print(f"  kill {lab.agent.pid}; rm -r {lab.root}     # ends it")
+            print(f"  {lab.bin}/fallgate --run-dir {lab.root}/run stop && sleep 2 && rm -r {lab.root}     # ends it")
             lab.agent = None
             return 0
         print("everything that was started is stopped and removed")
-    except (LabError, subprocess.TimeoutExpired, OSError) as error:
+    except (LabError, subprocess.TimeoutExpired, OSError, nbd.Error) as error:
         print(f"tools/demo: {error}", file=sys.stderr)
     except KeyboardInterrupt:
-        print("tools/demo: interrupted", file=sys.stderr)
+        print("tools/demo: interrupted; stopping what was started", file=sys.stderr)
+        code = 130
     finally:
+        for number in STOPPED_BY:
+            signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave half of it behind
         if not (options.keep and code == 0):
             for place in ("mnt", "disk"):
                 if os.path.ismount(lab.root / place):
