@@ -42,6 +42,7 @@ class Lab:
     def __init__(self, build, keep=False, kek_type="rsa2048", environment=None, libexec=None):
         self.build = pathlib.Path(build).resolve()
         self.bin = self.build / "bin"
+        self.libexec = pathlib.Path(libexec) if libexec else self.bin
         self.keep = keep
         self.root = pathlib.Path(tempfile.mkdtemp(prefix="fallgate-"))
         os.chmod(self.root, 0o711)
@@ -128,7 +129,7 @@ class Lab:
         users = "".join(f"user_{n} = {u}\n" for n, u in UIDS.items()) if self.as_root else ""
         (self.root / "fallgate.conf").write_text(
             f"[agent]\nstate_dir = {self.root}/state\nrun_dir = {self.root}/run\ncoap = 127.0.0.1:{self.port}\n"
-            f"libexec_dir = {self.bin}\n{users}{agent}\n"
+            f"libexec_dir = {self.libexec}\n{users}{agent}\n"
             f"[kek {name}]\nmodule = {SOFTHSM}\nenvironment = SOFTHSM2_CONF={self.softhsm_conf}\n"
             f"uri = pkcs11:token={self.token};object={label or self.kek_label}?pin-source=file:{self.root}/{pin}{uri_extra}\n{kek}")
 
@@ -143,7 +144,7 @@ class Lab:
 
     def start(self, wait=True):
         log = open(self.log_path, "ab")
-        self.agent = subprocess.Popen([str(self.bin / "fallgated"), "--config", str(self.root / "fallgate.conf"), "--libexec", str(self.bin)],
+        self.agent = subprocess.Popen([str(self.bin / "fallgated"), "--config", str(self.root / "fallgate.conf"), "--libexec", str(self.libexec)],
                                       stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.env(), cwd="/", start_new_session=True)
         self.sessions.add(self.agent.pid)
         log.close()

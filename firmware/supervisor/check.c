@@ -8,15 +8,22 @@
 
 #include "agent.h"
 #include "base/error.h"
+#include "base/log.h"
 #include "challenge.h"
 #include "kek.h"
 #include "session.h"
 
+enum { AGAIN_MS = 100, AGAIN_MAX = 50 };
+
 struct probe {
+	struct agent *agent;
 	struct session session;
+	struct timer again;
 	struct kek *kek;
 	struct kek_record key; /* as pinned, or as found */
 	bool enrolled, done;
+	bool doubted; /* an answer that proves nothing bought its one more try */
+	unsigned waits;
 	int error;
 };
 
@@ -61,10 +68,14 @@ static void found(struct probe *p, const struct msg_hsm_opened *o)
 		p->key.hash = OAEP_NONE;
 }
 
-static void try_hash(struct probe *p, enum oaep_hash hash)
+static void begin(void *context)
 {
-	p->key.hash = (uint8_t)hash;
-	if (session_start(&p->session, NULL, -1) != 0)
+	struct probe *p = context;
+	int r = session_start(&p->session, p->enrolled ? kek_pins(p->kek) : NULL, -1);
+
+	if (r == ERR_BUSY && p->waits++ < AGAIN_MAX) /* its predecessor is not gone yet */
+		timer_arm(&p->agent->loop, &p->again, boot_now() + AGAIN_MS * MS_NS);
+	else if (r != 0)
 		fail(p, "the hsm process cannot be started; see the log");
 }
 
@@ -82,9 +93,17 @@ static void on_result(void *owner, struct session *s, enum session_step step, co
 	}
 	if (j.proof == PROOF_GOOD && !p->enrolled && p->key.type == KEK_RSA_OAEP)
 		judge_probe(&j, &p->key, s->challenge, &s->verdict, time(NULL));
+	if (j.proof == PROOF_AMBIGUOUS && !p->doubted) {
+		p->doubted = true;
+		log_warning("%s: asked once more", j.text);
+		session_kill(s);
+		timer_arm(&p->agent->loop, &p->again, boot_now() + AGAIN_MS * MS_NS);
+		return;
+	}
 	if (j.proof != PROOF_GOOD && step == SESSION_PROBED && !p->enrolled && p->key.hash == OAEP_SHA256) {
 		session_kill(s);
-		try_hash(p, OAEP_SHA1);
+		p->key.hash = OAEP_SHA1;
+		begin(p);
 		return;
 	}
 	conclude(p, &j);
@@ -106,6 +125,8 @@ static int check_kek(struct agent *a, const struct kek_config *config)
 
 	if (p == NULL || kek_create(&p->kek, a, config) != 0)
 		return ERR_NOMEM;
+	p->agent = a;
+	timer_init(&p->again, begin, p);
 	session_init(&p->session, a, p->kek, &events, p);
 	p->enrolled = kek_pins(p->kek) != NULL;
 	if (kek_damaged(p->kek)) {
@@ -115,10 +136,10 @@ static int check_kek(struct agent *a, const struct kek_config *config)
 		p->error = ERR_CORRUPT;
 	} else if (p->enrolled) {
 		p->key = *kek_pins(p->kek);
-		if (session_start(&p->session, kek_pins(p->kek), -1) != 0)
-			fail(p, "the hsm process cannot be started; see the log");
+		begin(p);
 	} else {
-		try_hash(p, OAEP_SHA256);
+		p->key.hash = OAEP_SHA256;
+		begin(p);
 	}
 	while (!p->done)
 		loop_once(&a->loop);

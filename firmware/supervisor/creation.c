@@ -29,6 +29,7 @@ struct creation {
 	struct volume_config config;
 	struct kek *kek;
 	bool enrolling;
+	bool doubted;           /* an answer that proves nothing bought its one more try */
 	struct kek_record pins; /* being enrolled */
 	struct session session;
 	struct child creator;
@@ -289,6 +290,20 @@ static void enrolled(struct creation *c)
 	step_on(c);
 }
 
+/* A hiccup of the HSM costs a fresh process, not the whole creation. Not once the creator is there: its backing store is given
+ * away. */
+static bool ask_again(struct creation *c, const struct judgement *j, enum session_step step)
+{
+	if (j->proof != PROOF_AMBIGUOUS || step == SESSION_TICKET || c->doubted)
+		return false;
+	c->doubted = true;
+	log_warning("volume %s: KEK %s: %s: asked once more", c->config.name, c->config.kek, j->text);
+	close_fd(&c->hsm_fd);
+	session_kill(&c->session);
+	timer_arm(&c->agent->loop, &c->again, boot_now() + AGAIN_MS * MS_NS);
+	return true;
+}
+
 static void enrol_probed(struct creation *c, const struct judgement *said)
 {
 	struct session *s = &c->session;
@@ -308,6 +323,8 @@ static void enrol_probed(struct creation *c, const struct judgement *said)
 		judge_probe(&j, &c->pins, s->challenge, &s->verdict, time(NULL));
 	if (j.proof == PROOF_GOOD) {
 		enrolled(c);
+	} else if (ask_again(c, &j, SESSION_PROBED)) {
+		return;
 	} else if (c->pins.type == KEK_RSA_OAEP && c->pins.hash == OAEP_SHA256) { /* many tokens know OAEP with SHA-1 only */
 		c->pins.hash = OAEP_SHA1;
 		session_kill(s);
@@ -329,7 +346,8 @@ static void hsm_result(void *owner, struct session *s, enum session_step step, c
 		return;
 	}
 	if (j->proof != PROOF_GOOD) {
-		fail(c, judgement_error(j), "KEK %s: %.180s", c->config.kek, j->text);
+		if (!ask_again(c, j, step))
+			fail(c, judgement_error(j), "KEK %s: %.180s", c->config.kek, j->text);
 		return;
 	}
 	if (step == SESSION_OPENED && c->enrolling)

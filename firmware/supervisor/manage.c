@@ -4,8 +4,10 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
+#include <linux/sockios.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -18,7 +20,7 @@
 #include "credentials.h"
 #include "volume.h"
 
-enum { PENDING_MAX = 32, DURABLE_WAIT_MS = 1000, RESTART_MAX_S = 5, AGENT_PUSH_S = 10, STOP_TRIES = 50 };
+enum { PENDING_MAX = 32, DURABLE_WAIT_MS = 1000, RESTART_MAX_S = 5, AGENT_PUSH_S = 10, STOP_TRIES = 50, LOOK_S = 1, HUNG_S = 5 };
 
 /* A revoke whose latches are on their way to the disk. */
 struct pending {
@@ -35,12 +37,32 @@ struct management {
 	struct agent *agent;
 	struct child child;
 	unsigned failures;
-	uint64_t started_ns;
-	struct timer restart, durable_wait, agent_push;
+	uint64_t started_ns, caught_up_ns; /* caught_up: when it was last seen to have read everything */
+	struct timer restart, durable_wait, agent_push, look;
 	struct pending pending[PENDING_MAX];
 };
 
 /* ---- to mgmt ---- */
+
+/* Before each message, and once a second: a full channel alone would take minutes to show that nobody reads it. */
+static void look_at_channel(struct management *g)
+{
+	int unread = 0;
+
+	if (!g->child.alive || ioctl(g->child.channel.fd, SIOCOUTQ, &unread) != 0 || unread == 0)
+		g->caught_up_ns = boot_now();
+}
+
+/* Without mgmt nobody revokes from afar: one that hangs is replaced like one that died. */
+static void look_due(void *context)
+{
+	struct management *g = context;
+
+	look_at_channel(g);
+	if (boot_now() - g->caught_up_ns > HUNG_S * SEC_NS)
+		child_kill(&g->child, "it does not read its channel");
+	timer_arm(&g->agent->loop, &g->look, boot_now() + LOOK_S * SEC_NS);
+}
 
 /* A full channel drops a status, never an answer: the next one comes within a second; an answer that cannot be given kills. */
 static void tell(struct agent *a, const struct message *m, bool answer)
@@ -49,6 +71,7 @@ static void tell(struct agent *a, const struct message *m, bool answer)
 
 	if (g == NULL || !g->child.alive || g->child.stage != STAGE_TALKING)
 		return;
+	look_at_channel(g);
 	if (channel_send(&g->child.channel, m, NULL, 0) != 0 && answer)
 		child_kill(&g->child, "it does not take its answers");
 }
@@ -403,7 +426,7 @@ static void start_process(struct management *g)
 
 	snprintf(program, sizeof program, "%s/fallgate-mgmt", c->libexec_dir);
 	snprintf(g->child.label, sizeof g->child.label, "mgmt");
-	g->started_ns = boot_now();
+	g->started_ns = g->caught_up_ns = boot_now();
 	if (child_start(&g->child, &plan) != 0)
 		timer_arm(&g->agent->loop, &g->restart, boot_now() + RESTART_MAX_S * SEC_NS);
 }
@@ -461,6 +484,8 @@ int manage_start(struct agent *a)
 	timer_init(&g->restart, restart_due, g);
 	timer_init(&g->durable_wait, durable_wait_over, g);
 	timer_init(&g->agent_push, agent_push_due, g);
+	timer_init(&g->look, look_due, g);
+	timer_arm(&a->loop, &g->look, boot_now() + LOOK_S * SEC_NS);
 	timer_arm(&a->loop, &g->agent_push, boot_now() + AGENT_PUSH_S * SEC_NS);
 	a->management = g;
 	start_process(g);
@@ -477,6 +502,7 @@ void manage_stop(struct agent *a)
 	timer_disarm(&a->loop, &g->restart);
 	timer_disarm(&a->loop, &g->durable_wait);
 	timer_disarm(&a->loop, &g->agent_push);
+	timer_disarm(&a->loop, &g->look);
 	for (int i = 0; i < STOP_TRIES && !child_kill_and_reap(&g->child); i++)
 		; /* so that its address is free when the agent is gone */
 	free(g);

@@ -1,0 +1,76 @@
+"""Parts that hang, lie or flood while the rest goes on: an HSM with a hiccup, a manager that stands still, clients of the block
+device and of the network that want nothing good. What is looked at is always the same: does a revoke still get through, in time?"""
+
+import os
+import signal
+import time
+
+import pytest
+
+from conftest import make_lab, running_lab
+from lab import UIDS
+
+
+# ---- an HSM with a hiccup ----
+
+def flaky_programs(lab):
+    """A libexec directory whose hsm fails once each time that `mark` is not there: a token that is not seen for a moment."""
+    programs = lab.root / "programs"
+    programs.mkdir()
+    for entry in lab.bin.iterdir():
+        (programs / entry.name).symlink_to(entry)
+    (lab.root / "flaky").mkdir()
+    if lab.as_root:
+        os.chown(lab.root / "flaky", UIDS["hsm"], UIDS["hsm"])
+    mark = lab.root / "flaky/mark"
+    (programs / "fallgate-hsm").unlink()
+    (programs / "fallgate-hsm").write_text(f"#!/bin/sh\nmkdir {mark} 2>&- && exit 1\nexec {lab.bin}/fallgate-hsm \"$@\"\n")
+    os.chmod(programs / "fallgate-hsm", 0o755)
+    lab.libexec = programs
+    return mark
+
+
+@pytest.mark.parametrize("kek_type", ["rsa2048", "aes256"])
+def test_a_hiccup_of_the_hsm_does_not_fail_a_creation_or_a_check(kek_type):
+    lab = make_lab(kek_type=kek_type)
+    try:
+        lab.make_token()
+        lab.make_kek()
+        mark = flaky_programs(lab)
+        lab.write_config()
+        conf = lab.root / "fallgate.conf"
+        lab.write_volume("demo", "16M")
+        lab.write_volume("other", "16M")
+        checked = lab.cli("config", "check", "--config", conf, check=False)
+        assert checked.code == 0 and mark.exists(), checked
+        lab.start()
+        lab.enroll_all()
+        for name in ("demo", "other"):
+            mark.rmdir()
+            created = lab.cli("create", name, role="operator", check=False)
+            assert created.code == 0, created
+            assert mark.exists()
+            lab.wait_state("AVAILABLE", name)
+    finally:
+        lab.close()
+
+
+# ---- a manager that stands still ----
+
+def test_a_manager_that_hangs_is_replaced():
+    lab = running_lab(volumes=(("demo", "16M"),))
+    try:
+        def managers():
+            return [pid for pid, line in lab.processes().items() if "fallgate-mgmt" in line]
+        hung = managers()
+        os.kill(hung[0], signal.SIGSTOP)
+        lab.wait_for(lambda: managers() and managers() != hung, 12, "another manager")
+        lab.wait_for(lambda: lab.cli("revoke", "demo", role="officer", check=False, timeout=30).code == 0, 10, "a revoke from afar")
+        assert lab.wait_state("INACCESSIBLE")["cause"] == "commanded"
+        lab.cli("restore", "demo", role="officer")
+        lab.wait_state("AVAILABLE")
+        still = managers()
+        time.sleep(8)
+        assert managers() == still, "a manager that is well was replaced"
+    finally:
+        lab.close()
