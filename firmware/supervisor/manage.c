@@ -4,7 +4,6 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
-#include <linux/sockios.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -49,7 +48,8 @@ static void look_at_channel(struct management *g)
 {
 	int unread = 0;
 
-	if (!g->child.alive || ioctl(g->child.channel.fd, SIOCOUTQ, &unread) != 0 || unread == 0)
+	/* SIOCOUTQ, which no header of libc has, is the same number */
+	if (!g->child.alive || ioctl(g->child.channel.fd, TIOCOUTQ, &unread) != 0 || unread == 0)
 		g->caught_up_ns = boot_now();
 }
 
