@@ -81,6 +81,7 @@ class Lab:
 
     def env(self):
         env = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LANG", "ASAN_OPTIONS", "UBSAN_OPTIONS", "LSAN_OPTIONS")}
+        env["PATH"] = env.get("PATH", "/usr/bin:/bin") + ":/usr/sbin:/sbin"  # mke2fs, debugfs: not in a plain user's
         env["SOFTHSM2_CONF"] = str(self.softhsm_conf)
         env.update(self.environment)
         return env
