@@ -1,14 +1,36 @@
 /* Opening a backing store. What must hold: a symbolic link that somebody else planted is not followed; a file is made only where
- * none was, and who made it is known. */
+ * none was, and who made it is known; a store that hangs (a file server that is gone) holds up nobody but its volume: each is
+ * opened by a thread of its own. */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "agent.h"
 #include "base/error.h"
+#include "base/log.h"
 #include "volume.h"
+
+struct opening {
+	struct loop *loop;
+	struct volume_config config;
+	opening_done *done;
+	void *context;
+	int event_fd;
+	struct watch watch;
+	bool create;
+	bool finished, abandoned; /* under the lock; who sets the second of the two cleans up */
+	int fd;
+	bool created;
+	char text[TEXT_MAX_BYTES];
+};
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 enum { HOW = O_RDWR | O_CLOEXEC | O_NOCTTY | O_NONBLOCK };
 
@@ -57,4 +79,106 @@ int backing_open(const struct volume_config *c, bool create, bool *created, char
 		return say(text, ERR_UNSUPPORTED, c, "neither a regular file nor a block device");
 	}
 	return fd;
+}
+
+static void discard(struct opening *o)
+{
+	if (o->fd >= 0)
+		close(o->fd);
+	if (o->created)
+		unlink(o->config.backing);
+	close(o->event_fd);
+	free(o);
+}
+
+static void *open_slowly(void *context)
+{
+	struct opening *o = context;
+	bool abandoned;
+
+	o->fd = backing_open(&o->config, o->create, &o->created, o->text);
+	pthread_mutex_lock(&lock);
+	o->finished = true;
+	abandoned = o->abandoned;
+	if (!abandoned)
+		eventfd_write(o->event_fd, 1); /* before the lock is given back: after it, o may be gone */
+	pthread_mutex_unlock(&lock);
+	if (abandoned)
+		discard(o);
+	return NULL;
+}
+
+static void opened(void *context)
+{
+	struct opening *o = context;
+	bool created;
+	int fd;
+
+	pthread_mutex_lock(&lock); /* then the thread is done with it */
+	fd = o->fd;
+	created = o->created;
+	pthread_mutex_unlock(&lock);
+	loop_unwatch(o->loop, &o->watch);
+	o->fd = -1;
+	o->created = false;
+	o->done(o->context, fd, created, o->text);
+	discard(o);
+}
+
+static int start_thread(struct opening *o)
+{
+	pthread_attr_t attributes;
+	pthread_t thread;
+	int r;
+
+	pthread_attr_init(&attributes);
+	pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+	r = pthread_create(&thread, &attributes, open_slowly, o);
+	pthread_attr_destroy(&attributes);
+	return r == 0 ? 0 : ERR_NOMEM;
+}
+
+int opening_start(struct opening **out, struct agent *a, const struct volume_config *c, bool create, opening_done *done,
+		  void *context)
+{
+	struct opening *o = calloc(1, sizeof *o);
+	int r = ERR_NOMEM;
+
+	if (o == NULL)
+		return ERR_NOMEM;
+	o->loop = &a->loop;
+	o->config = *c;
+	o->create = create;
+	o->done = done;
+	o->context = context;
+	o->fd = -1;
+	o->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (o->event_fd >= 0)
+		r = loop_watch(o->loop, &o->watch, o->event_fd, opened, o);
+	if (r == 0 && start_thread(o) == 0) {
+		*out = o;
+		return 0;
+	}
+	log_error("volume %s: its backing store cannot be opened: no thread, or no descriptor, is to be had", c->name);
+	if (r == 0)
+		loop_unwatch(o->loop, &o->watch);
+	if (o->event_fd >= 0)
+		close(o->event_fd);
+	free(o);
+	return ERR_NOMEM;
+}
+
+void opening_abandon(struct opening *o)
+{
+	bool finished;
+
+	if (o == NULL)
+		return;
+	loop_unwatch(o->loop, &o->watch);
+	pthread_mutex_lock(&lock);
+	o->abandoned = true;
+	finished = o->finished;
+	pthread_mutex_unlock(&lock);
+	if (finished)
+		discard(o);
 }

@@ -34,6 +34,7 @@ struct creation {
 	struct session session;
 	struct child creator;
 	struct timer deadline, again;
+	struct opening *opening; /* of the backing store */
 	int backing_fd, hsm_fd;
 	bool file_made;
 	struct volume_record record;
@@ -75,6 +76,8 @@ static void finish(struct creation *c, int error, const char *text)
 		return;
 	c->over = true;
 	timer_disarm(&c->agent->loop, &c->deadline);
+	opening_abandon(c->opening);
+	c->opening = NULL;
 	if (error != 0 && c->file_made)
 		unlink(c->config.backing);
 	close_fd(&c->backing_fd);
@@ -449,12 +452,24 @@ static int refuse_early(struct agent *a, const struct msg_mg_request *request, s
 	return 0;
 }
 
+static void backing_opened(void *context, int fd, bool created, const char *text)
+{
+	struct creation *c = context;
+
+	c->opening = NULL;
+	c->backing_fd = fd;
+	c->file_made = created;
+	if (fd < 0)
+		finish(c, fd, text);
+	else
+		step_on(c);
+}
+
 int creation_begin(struct agent *a, const struct msg_mg_request *request, char text[static TEXT_MAX_BYTES])
 {
 	struct volume_config config;
 	struct creation *c;
-	bool made = false;
-	int r, fd;
+	int r;
 
 	if (a->creation != NULL) {
 		snprintf(text, TEXT_MAX_BYTES, "another volume is being created; try again when it is done");
@@ -463,14 +478,8 @@ int creation_begin(struct agent *a, const struct msg_mg_request *request, char t
 	r = refuse_early(a, request, &config, text);
 	if (r != 0)
 		return r;
-	fd = backing_open(&config, true, &made, text);
-	if (fd < 0)
-		return fd;
 	c = calloc(1, sizeof *c);
 	if (c == NULL || entropy_fill(c->record.uuid, sizeof c->record.uuid) != 0) {
-		close(fd);
-		if (made)
-			unlink(config.backing);
 		free(c);
 		return ERR_NOMEM;
 	}
@@ -479,9 +488,7 @@ int creation_begin(struct agent *a, const struct msg_mg_request *request, char t
 	c->config = config;
 	c->kek = kek_find(a, config.kek);
 	c->enrolling = kek_pins(c->kek) == NULL;
-	c->backing_fd = fd;
-	c->hsm_fd = -1;
-	c->file_made = made;
+	c->backing_fd = c->hsm_fd = -1;
 	if (!c->enrolling)
 		c->pins = *kek_pins(c->kek);
 	strcpy(c->record.kek, config.kek);
@@ -493,7 +500,8 @@ int creation_begin(struct agent *a, const struct msg_mg_request *request, char t
 	timer_init(&c->again, try_again, c);
 	timer_arm(&a->loop, &c->deadline, boot_now() + DEADLINE_S * SEC_NS);
 	a->creation = c;
-	step_on(c);
+	if (opening_start(&c->opening, a, &config, true, backing_opened, c) != 0)
+		fail(c, ERR_NOMEM, "its backing store cannot be opened; see the log");
 	return 0;
 }
 

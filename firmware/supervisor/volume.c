@@ -331,17 +331,23 @@ void volume_stop_dataplane(struct volume *v)
 	timer_arm(&v->agent->loop, &v->reap_deadline, boot_now() + KEYLESS_END_MS * MS_NS);
 }
 
-static void on_hello(void *owner, struct child *c)
+/* The one that asked may be gone by now, and its successor not heard yet: that one asks again. */
+static void backing_opened(void *context, int fd, bool created, const char *text)
 {
-	struct volume *v = owner;
-	char text[TEXT_MAX_BYTES];
+	struct volume *v = context;
 	struct message m;
 	struct msg_dp_attach *at = &m.body.dp_attach;
-	bool created;
-	int fd = backing_open(&v->config, false, &created, text), r;
+	int r;
 
+	(void)created;
+	v->opening = NULL;
+	if (!v->dataplane.alive || v->dataplane.stage != STAGE_IDLE) {
+		if (fd >= 0)
+			close(fd);
+		return;
+	}
 	if (fd < 0) {
-		child_kill(c, NULL);
+		child_kill(&v->dataplane, NULL);
 		v->restarts = v->restarts < 6 ? v->restarts + 1 : 6;
 		not_ready(v, text);
 		return;
@@ -356,12 +362,23 @@ static void on_hello(void *owner, struct child *c)
 	at->read_only = v->config.read_only;
 	at->cache_mib = v->config.cache_mib;
 	strcpy(at->kernel, v->config.kernel);
-	r = child_send(c, &m, &fd, 1);
+	r = child_send(&v->dataplane, &m, &fd, 1);
 	close(fd);
 	if (r == 0)
-		c->stage = STAGE_ATTACHING;
+		v->dataplane.stage = STAGE_ATTACHING;
 	else
-		child_kill(c, "it does not take its volume");
+		child_kill(&v->dataplane, "it does not take its volume");
+}
+
+static void on_hello(void *owner, struct child *c)
+{
+	struct volume *v = owner;
+
+	if (v->opening != NULL || opening_start(&v->opening, v->agent, &v->config, false, backing_opened, v) == 0)
+		return;
+	child_kill(c, NULL);
+	v->restarts = v->restarts < 6 ? v->restarts + 1 : 6;
+	not_ready(v, "its backing store cannot be opened; see the log");
 }
 
 static void take_ready(struct volume *v, const struct msg_dp_ready *r)
@@ -626,6 +643,7 @@ void volume_destroy(struct volume *v)
 				   &v->reap_deadline, &v->tick,        &v->ready_deadline };
 
 	unlock_cancel(v);
+	opening_abandon(v->opening);
 	child_kill_and_reap(&v->dataplane);
 	for (size_t i = 0; i < sizeof timers / sizeof timers[0]; i++)
 		timer_disarm(&v->agent->loop, timers[i]);

@@ -40,7 +40,8 @@ struct volume {
 	/* the serving process */
 	struct child dataplane;
 	bool dataplane_wanted, dataplane_ready;
-	bool retired; /* told to end for good: its words no longer concern the gate */
+	bool retired;            /* told to end for good: its words no longer concern the gate */
+	struct opening *opening; /* of its backing store, for whichever process is there when it is done */
 	int listen_fd;
 	uint64_t busy_until_ns; /* a predecessor may hold the backing store until then */
 	unsigned restarts;
@@ -122,9 +123,19 @@ int export_listen(const struct volume *v); /* the listening descriptor, or ERR_*
 void export_unlisten(struct volume *v);
 void export_uri(const struct volume *v, char *out, size_t size);
 
-/* backing.c */
-/* O_RDWR; a symbolic link is followed only if root or this user owns it. create: a file that is not there is made (*created).
- * fd or ERR_*; text says why. */
+/* backing.c: O_RDWR; a symbolic link is followed only if root or this user owns it. create: a file that is not there is made. */
+struct opening;
+
+/* fd: the store, the receiver's from now on; or ERR_*, and text says why. created: it was made. */
+typedef void opening_done(void *context, int fd, bool created, const char *text);
+
+/* Never waits: a store that hangs in its open is the volume's trouble, not the agent's. done is called from the loop, once. 0 or
+ * ERR_*. */
+int opening_start(struct opening **out, struct agent *a, const struct volume_config *c, bool create, opening_done *done,
+		  void *context);
+void opening_abandon(struct opening *o); /* done is not called any more; what was opened or made is closed and removed */
+
+/* The same at once. */
 int backing_open(const struct volume_config *c, bool create, bool *created, char text[static TEXT_MAX_BYTES]);
 
 #endif

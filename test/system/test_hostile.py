@@ -2,13 +2,14 @@
 device and of the network that want nothing good. What is looked at is always the same: does a revoke still get through, in time?"""
 
 import os
+import shutil
 import signal
 import time
 
 import pytest
 
 from conftest import make_lab, running_lab
-from lab import UIDS
+from lab import LabError, UIDS
 
 
 # ---- an HSM with a hiccup ----
@@ -73,4 +74,43 @@ def test_a_manager_that_hangs_is_replaced():
         time.sleep(8)
         assert managers() == still, "a manager that is well was replaced"
     finally:
+        lab.close()
+
+
+# ---- a store that hangs ----
+
+def test_a_store_that_hangs_in_its_open_holds_up_nobody_else():
+    """A file behind FUSE whose server stands still: its own volume is wiped at once, and the others serve, and fall when told to."""
+    lab = running_lab(volumes=(("demo", "16M"), ("other", "16M")))
+    place = lab.root / "mount"
+    place.mkdir()
+    server = None
+    try:
+        if not (shutil.which("nbdfuse") and os.path.exists("/dev/fuse") and lab.as_root):
+            pytest.skip("nbdfuse, /dev/fuse and root are needed")
+        lab.stop()
+        server = lab.spawn("nbdfuse", "-o", "allow_other", place, "--command", "nbdkit", "-s", "file", lab.root / "volumes/demo.img")
+        try:
+            lab.wait_for((place / "nbd").exists, 5, "the mount")
+        except LabError:
+            pytest.skip("FUSE cannot be mounted here")
+        lab.write_volume("demo", "16M", backing=place / "nbd")
+        lab.start()
+        for name in ("demo", "other"):
+            lab.wait_state("AVAILABLE", name)
+        server.send_signal(signal.SIGSTOP)
+        time.sleep(1.5)  # what the kernel knows of the file's attributes is out of date: the next open asks the server
+        lab.cli("revoke", "demo", role="officer")
+        lab.wait_state("INACCESSIBLE", "demo")
+        for _ in range(8):  # longer than a heartbeat: its dataplane would lock itself
+            time.sleep(0.5)
+            assert lab.state("other") == "AVAILABLE"
+        assert "locking" not in lab.log()
+        revoked = lab.cli("revoke", "other", role="officer", check=False)
+        assert revoked.code == 0 and revoked.seconds < 2, revoked
+        assert lab.wait_state("INACCESSIBLE", "other", 2)["cause"] == "commanded"
+    finally:
+        if server:
+            server.send_signal(signal.SIGCONT)
+            time.sleep(0.2)
         lab.close()
