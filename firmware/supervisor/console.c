@@ -74,7 +74,7 @@ static void enroll(struct connection *c, const struct message *q)
 	reply(c, &m, q->nonce, e,
 	      e == 0           ? "enrolled; the key is shown this once"
 	      : e == ERR_USAGE ? "an identity is 1 to 63 of A-Z a-z 0-9 . _ @ -, a role is auditor, operator or officer"
-			       : "the credentials could not be kept; see the log");
+			       : "the credentials could not be written; make room in the state directory, see the agent's log");
 }
 
 static void remove_identity(struct connection *c, const struct message *q)
@@ -91,8 +91,8 @@ static void remove_identity(struct connection *c, const struct message *q)
 	message_init(&m, MSG_CON_REPLY, q->nonce);
 	reply(c, &m, q->nonce, e,
 	      e == 0               ? "removed; its sessions are closed"
-	      : e == ERR_NOT_FOUND ? "there is no such identity"
-				   : "not removed; see the log");
+	      : e == ERR_NOT_FOUND ? "no such identity is enrolled; the agent's log has a line for each that was"
+				   : "not removed: the record could not be written; see the agent's log");
 }
 
 static void revoked(void *context, uint64_t id, int error, uint64_t seq, bool durable, const char *text)

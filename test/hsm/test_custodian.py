@@ -68,6 +68,9 @@ def test_a_keys_whole_life(token, kind):
     token.run("enable", "--id", "0aff")
     key = token.keys()["my key"]
     assert key["enabled"] and key["decrypt"] == rsa and key["unwrap"] == (not rsa)
+    token.run("delete", "--label", "my key", code=EXIT["usage"])  # nobody can be asked here
+    token.run("delete", "--ye", "--label", "my key", code=EXIT["usage"])
+    assert "my key" in token.keys()
     token.run("delete", "--yes", "--label", "my key")
     assert token.keys() == {}
     token.run("delete", "--yes", "--label", "my key", code=EXIT["not-found"])

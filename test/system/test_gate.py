@@ -60,14 +60,14 @@ def test_disable_locks_and_enable_brings_the_data_back(kek_type):
 
 
 def test_a_deleted_kek_is_told_apart(agent):
-    agent.kek("delete")
+    agent.kek("delete", "--yes")
     assert agent.wait_state("INACCESSIBLE", timeout=15)["cause"] == "deleted"
     assert read_error(agent)
 
 
 def test_another_key_under_the_same_label_is_never_used(agent):
     data = write_something(agent)
-    agent.kek("delete")
+    agent.kek("delete", "--yes")
     agent.make_kek(agent.kek_label)
     status = agent.wait_state("INACCESSIBLE", timeout=15)
     assert status["cause"] in ("replaced", "deleted")

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/option.h"
 #include "failure.h"
 #include "keys.h"
 #include "pin.h"
@@ -129,10 +130,13 @@ static int parse_options(int argc, char **argv, struct options *o)
 		{ "version", no_argument, NULL, OPT_VERSION },
 		{ 0 },
 	};
-	int option, r = 0;
+	int option, row, r = 0;
 
-	while (r == 0 && (option = getopt_long(argc, argv, "", table, NULL)) != -1)
-		r = take_option(o, option);
+	while (r == 0 && (option = getopt_long(argc, argv, "", table, &row)) != -1)
+		if (option != '?' && !option_spelled_out(argv, &table[row]))
+			r = fail(ERR_USAGE, "options are spelled out: --%s? see fallgate-custodian --help", table[row].name);
+		else
+			r = take_option(o, option);
 	return r;
 }
 
@@ -281,17 +285,20 @@ static int want_dates(const struct options *o)
 	return want_key(o);
 }
 
-/* Somebody at a terminal is asked; a script has said what it wants. */
+/* Somebody at a terminal is asked; a script must say it. */
 static int want_deletion(const struct options *o)
 {
 	char answer[8] = "";
+	int r = want_key(o);
 
-	if (!o->yes && isatty(STDIN_FILENO)) {
-		fprintf(stderr, "A deleted key does not come back, nor do volumes that only it opens. Type yes to delete it: ");
-		if (fgets(answer, sizeof answer, stdin) == NULL || strcmp(answer, "yes\n") != 0)
-			return fail(ERR_USAGE, "nothing was deleted");
-	}
-	return want_key(o);
+	if (r != 0 || o->yes)
+		return r;
+	if (!isatty(STDIN_FILENO))
+		return fail(ERR_USAGE, "delete wants --yes where nobody can be asked; nothing was deleted");
+	fprintf(stderr, "A deleted key does not come back, nor do volumes that only it opens. Type yes to delete it: ");
+	if (fgets(answer, sizeof answer, stdin) == NULL || strcmp(answer, "yes\n") != 0)
+		return fail(ERR_USAGE, "nothing was deleted");
+	return 0;
 }
 
 struct verb {

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/option.h"
 #include "ipc/message.h"
 
 enum {
@@ -39,7 +40,7 @@ struct verb_row {
 static const struct verb_row verbs[VERB_COUNT] = {
 	[VERB_HELP]         = { "help",         0,                              OPERAND_NONE,     "",         false },
 	[VERB_VERSION]      = { "version",      0,                              OPERAND_NONE,     "",         false },
-	[VERB_STATUS]       = { "status",       OPT_WATCH,                      OPERAND_OPTIONAL, "NAME",     true },
+	[VERB_STATUS]       = { "status",       OPT_WATCH | OPT_LOCAL,          OPERAND_OPTIONAL, "NAME",     true },
 	[VERB_VOLUMES]      = { "volumes",      0,                              OPERAND_NONE,     "",         false },
 	[VERB_POSTURE]      = { "posture",      0,                              OPERAND_NONE,     "",         false },
 	[VERB_CREATE]       = { "create",       OPT_FORCE,                      OPERAND_NEEDED,   "NAME",     true },
@@ -86,6 +87,7 @@ const char arguments_help[] =
 	"at the agent's own console (root, or the agent's user; --run-dir DIR, default /run/fallgate):\n"
 	"  enroll --role officer|operator|auditor IDENTITY [--out FILE] [--force]\n"
 	"  remove IDENTITY                forget an identity and end its sessions\n"
+	"  status --local                 every volume's state, without the network\n"
 	"  stop                           end the agent; every key is wiped\n"
 	"\n"
 	"  config check [--config FILE]   look at the configuration without starting anything\n"
@@ -221,6 +223,10 @@ static int check_operands(struct arguments *a, char **words, int count, char *te
 		snprintf(text, size, "'revoke' needs NAME or --all, and not both");
 		return ERR_USAGE;
 	}
+	if (a->verb == VERB_STATUS && a->local && (a->watch || a->name != NULL)) {
+		snprintf(text, size, "'status --local' tells of all volumes, once: neither NAME nor --watch goes with it");
+		return ERR_USAGE;
+	}
 	if (a->verb == VERB_ENROLL && !identity_good(a->name)) {
 		snprintf(text, size, "an identity is 1 to %d letters, digits and . _ @ -", IDENTITY_MAX_BYTES - 1);
 		return ERR_USAGE;
@@ -236,12 +242,12 @@ static int check_operands(struct arguments *a, char **words, int count, char *te
 /* --help and --version are wishes of their own, wherever they stand. */
 static int read_options(struct arguments *a, int argc, char **argv, int *given, int *wish, char *text, size_t size)
 {
-	int option;
+	int option, row;
 
 	optind = 0; /* so that tests may call it again */
 	opterr = 0;
-	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
-		if (option == '?' || option == ':') {
+	while ((option = getopt_long(argc, argv, "", options, &row)) != -1) {
+		if (option == '?' || option == ':' || !option_spelled_out(argv, &options[row])) {
 			snprintf(text, size, "'%.32s' is not an option, or lacks its value, or has one too many",
 				 argv[optind - 1]);
 			return ERR_USAGE;

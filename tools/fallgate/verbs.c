@@ -366,8 +366,9 @@ static int ask_console(const struct arguments *a, const struct msg_con_request *
 		return fail(a, error, text);
 	if (reply->error == 0)
 		return 0;
+	/* only a revoke is about volumes, of which the remedies speak */
 	output_error(a->json, error_name(reply->error), reply->text[0] == '\0' ? error_text(reply->error) : reply->text,
-		     problem_remedy(reply->error), error_exit_code(reply->error));
+		     request->verb == CON_REVOKE ? problem_remedy(reply->error) : "", error_exit_code(reply->error));
 	return error_exit_code(reply->error);
 }
 
@@ -473,6 +474,9 @@ int verbs_run(const struct arguments *a)
 			return run_console(a, CON_REVOKE, "revoked");
 		return run_remote(a);
 	case VERB_STATUS:
+		if (a->local)
+			return run_console(a, CON_STATUS, "no volumes");
+		return run_remote(a);
 	case VERB_VOLUMES:
 	case VERB_POSTURE:
 	case VERB_CREATE:
