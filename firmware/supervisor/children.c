@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -99,6 +100,9 @@ _Noreturn static void become(const struct child_plan *plan, int null_fd, int cha
 		_exit(126);
 	if (plan->user.set && sandbox_drop_to(plan->user.uid, plan->user.gid) != 0)
 		_exit(126);
+	/* One that hangs must not outlive the supervisor and keep its address or its token. A dataplane must: it drains. */
+	if (plan->peer == PEER_MGMT || plan->peer == PEER_HSM)
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
 	environment[n++] = "PATH=/usr/sbin:/usr/bin:/sbin:/bin";
 	environment[n++] = "LD_BIND_NOW=1";
 	if (plan->locked_memory && memfd != NULL && strcmp(memfd, "memfd") == 0)

@@ -9,6 +9,7 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "agent.h"
@@ -19,7 +20,17 @@
 #include "credentials.h"
 #include "volume.h"
 
-enum { PENDING_MAX = 32, DURABLE_WAIT_MS = 1000, RESTART_MAX_S = 5, AGENT_PUSH_S = 10, STOP_TRIES = 50, LOOK_S = 1, HUNG_S = 5 };
+enum {
+	PENDING_MAX = 32,
+	DURABLE_WAIT_MS = 1000,
+	RESTART_MAX_S = 5,
+	AGENT_PUSH_S = 10,
+	STOP_TRIES = 50,
+	LOOK_S = 1,
+	HUNG_S = 5,
+	BIND_TRIES = 40,
+	BIND_WAIT_MS = 50
+};
 
 /* A revoke whose latches are on their way to the disk. */
 struct pending {
@@ -444,9 +455,7 @@ static void agent_push_due(void *context)
 	timer_arm(&g->agent->loop, &g->agent_push, boot_now() + AGENT_PUSH_S * SEC_NS);
 }
 
-/* mgmt binds the address itself (libcoap adopts no socket). That it can be had is tried here, at start, where a person sees it.
- */
-static int try_address(const struct config *c)
+static int bind_once(const struct config *c)
 {
 	struct sockaddr_in in = { .sin_family = AF_INET, .sin_port = htons(c->coap_port) };
 	struct sockaddr_in6 in6 = { .sin6_family = AF_INET6, .sin6_port = htons(c->coap_port) };
@@ -460,11 +469,27 @@ static int try_address(const struct config *c)
 		close(fd);
 		return 0;
 	}
-	log_error("coap: cannot listen at %s port %u: %s; free the address, or set another in [agent]", c->coap_address,
-		  c->coap_port, strerror(errno));
 	if (fd >= 0)
-		close(fd);
+		close(fd); /* leaves errno alone */
 	return ERR_BUSY;
+}
+
+/* mgmt binds the address itself (libcoap adopts no socket). That it can be had is tried here, at start, where a person sees it.
+ * The mgmt of a supervisor that was killed a moment ago may still be on its way out. */
+static int try_address(const struct config *c)
+{
+	const struct timespec wait = { .tv_nsec = BIND_WAIT_MS * MS_NS };
+	int r = bind_once(c), e;
+
+	for (int i = 0; i < BIND_TRIES && r == ERR_BUSY && errno == EADDRINUSE; i++) {
+		nanosleep(&wait, NULL);
+		r = bind_once(c);
+	}
+	e = errno;
+	if (r != 0)
+		log_error("coap: cannot listen at %s port %u: %s; free the address, or set another in [agent]", c->coap_address,
+			  c->coap_port, strerror(e));
+	return r;
 }
 
 int manage_start(struct agent *a)

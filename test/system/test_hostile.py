@@ -77,6 +77,23 @@ def test_a_manager_that_hangs_is_replaced():
         lab.close()
 
 
+def test_a_supervisor_that_was_killed_is_back_at_once_though_its_manager_hangs():
+    lab = running_lab(volumes=(("demo", "16M"),))
+    try:
+        for stopped in ("none", "fallgate-mgmt", "fallgate-hsm", "none"):
+            for pid, line in lab.processes().items():
+                if stopped in line:
+                    os.kill(pid, signal.SIGSTOP)
+            lab.agent.kill()
+            lab.agent.wait()
+            lab.start()
+            lab.wait_for(lambda: lab.cli("status", role="auditor", check=False).code == 0, 10, "the management")
+            lab.wait_state("AVAILABLE")
+            assert len(lab.processes()) <= 5, lab.processes()
+    finally:
+        lab.close()
+
+
 # ---- a store that hangs ----
 
 def test_a_store_that_hangs_in_its_open_holds_up_nobody_else():
