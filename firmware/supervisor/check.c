@@ -40,8 +40,8 @@ static void conclude(struct probe *p, const struct judgement *j)
 		       p->enrolled ? p->key.bits : p->session.opened.bits, p->enrolled ? "" : ", not enrolled yet",
 		       kek_software_token(p->kek) ? ", a software token: for tests only" : "");
 	else
-		printf("kek %s (%s): %s: %s; remedy: %s\n", name, kek_config(p->kek)->uri, gate_cause_name(j->cause), j->text,
-		       gate_cause_remedy(j->cause));
+		printf("%s: kek %s (%s): %s: %s; remedy: %s\n", kek_config(p->kek)->where, name, kek_config(p->kek)->uri,
+		       gate_cause_name(j->cause), j->text, gate_cause_remedy(j->cause));
 	session_kill(&p->session);
 }
 
