@@ -26,22 +26,22 @@
 #include "volume/volume.h"
 
 enum {
-	SUBKEYS = 64,               /* cached salt keys: at most 512 KiB of locked memory */
-	ORDERS_A_ROUND = 16,        /* then the deadlines are looked at again */
-	TELL_WAIT_MS = 20,          /* how long a full channel may delay a message that is no mere statistic */
+	SUBKEYS = 64,        /* cached salt keys: at most 512 KiB of locked memory */
+	ORDERS_A_ROUND = 16, /* then the deadlines are looked at again */
+	TELL_WAIT_MS = 20,   /* how long a full channel may delay a message that is no mere statistic */
 	STATS_MS = 1000,
 	CLIENTS_GONE_MS = 50,
 	EXIT_BROKEN_PROTOCOL = 70,
 	EXIT_FAULT = 71,
 };
-#define HEARTBEAT_NS 2000000000u    /* what any message of the supervisor is worth */
+#define HEARTBEAT_NS 2000000000u /* what any message of the supervisor is worth */
 
 enum phase {
-	PHASE_BARE,      /* nothing attached */
-	PHASE_REFUSED,   /* the backing was not good: no export */
-	PHASE_KEYLESS,   /* the export exists and refuses */
-	PHASE_ASKING,    /* the one-shot hsm has the page */
-	PHASE_OPENING,   /* keys in the ring, the volume is being opened */
+	PHASE_BARE,    /* nothing attached */
+	PHASE_REFUSED, /* the backing was not good: no export */
+	PHASE_KEYLESS, /* the export exists and refuses */
+	PHASE_ASKING,  /* the one-shot hsm has the page */
+	PHASE_OPENING, /* keys in the ring, the volume is being opened */
 	PHASE_SERVING,
 	PHASE_COUNT
 };
@@ -51,7 +51,7 @@ struct control {
 	int timer_fd, wake_fd;
 	enum phase phase;
 	sem_t ready;
-	uint64_t heartbeat_ns, proof_ns;  /* CLOCK_BOOTTIME; 0: none yet */
+	uint64_t heartbeat_ns, proof_ns; /* CLOCK_BOOTTIME; 0: none yet */
 	struct msg_dp_attach attach;
 	struct kek_slot slot;
 	struct block *dev;
@@ -63,7 +63,7 @@ struct control {
 	_Atomic(struct volume *) volume;
 	atomic_uint clients, stuck_clients;
 	atomic_bool closing;
-	atomic_int fault;                 /* of enum fault */
+	atomic_int fault; /* of enum fault */
 	pthread_t thread;
 	uint64_t next_stats_ms, bad_tags_told;
 	bool failstop_told;
@@ -74,9 +74,9 @@ enum fault { FAULT_NONE, FAULT_ORDERLY, FAULT_UNKNOWN };
 /* Why and how the gate falls. */
 struct fall {
 	uint8_t cause;
-	bool self;            /* our own deadline, not an order */
-	bool silent;          /* there is nobody to tell */
-	bool no_drain;        /* what is in memory is not to be trusted */
+	bool self;     /* our own deadline, not an order */
+	bool silent;   /* there is nobody to tell */
+	bool no_drain; /* what is in memory is not to be trusted */
 	uint32_t generation;
 	uint64_t nonce;
 	int exit_code;
@@ -116,7 +116,7 @@ static bool tell(struct control *c, const struct message *m)
 		r = channel_send(&c->supervisor, m, NULL, 0);
 	if (r == ERR_BUSY)
 		log_error("volume %s: %s was not sent: the supervisor does not read its channel", c->attach.name,
-		          message_row(m->type)->name);
+			  message_row(m->type)->name);
 	return r == 0;
 }
 
@@ -292,10 +292,10 @@ static void check_deadlines(struct control *c)
 		return;
 	heartbeat = c->heartbeat_ns <= c->proof_ns;
 	log_error("volume %s: %s: locking", c->attach.name,
-	          heartbeat ? "the supervisor has been silent for too long" : "the last good proof is too old");
+		  heartbeat ? "the supervisor has been silent for too long" : "the last good proof is too old");
 	lock(c, &(struct fall){ .cause = heartbeat ? LOCK_CAUSE_SUPERVISOR_LOST : LOCK_CAUSE_UNREACHABLE,
-	                        .self = true,
-	                        .generation = c->generation });
+				.self = true,
+				.generation = c->generation });
 }
 
 /* ---- attach ---- */
@@ -337,12 +337,14 @@ static int check_header(struct control *c, char *text, size_t text_size)
 	if (r != 0)
 		r = refuse(text, text_size, r, "the header: %s%s%s", error_text(r), why[0] != '\0' ? ": " : "", why);
 	else if (memcmp(info->uuid, c->attach.uuid, sizeof info->uuid) != 0)
-		r = refuse(text, text_size, ERR_FOREIGN, "this is another volume: its uuid is not the pinned one; check `backing`");
+		r = refuse(text, text_size, ERR_FOREIGN,
+			   "this is another volume: its uuid is not the pinned one; check `backing`");
 	else if (info->size != c->attach.size)
 		r = refuse(text, text_size, ERR_FOREIGN, "the header says %llu bytes, the record %llu: check `backing`",
-		           (unsigned long long)info->size, (unsigned long long)c->attach.size);
+			   (unsigned long long)info->size, (unsigned long long)c->attach.size);
 	else if (!find_slot(c, info))
-		r = refuse(text, text_size, ERR_FOREIGN, "no key slot for the configured KEK and generation %u", c->attach.gen_no);
+		r = refuse(text, text_size, ERR_FOREIGN, "no key slot for the configured KEK and generation %u",
+			   c->attach.gen_no);
 	free(info);
 	return r;
 }
@@ -464,7 +466,7 @@ static void on_hsm_answer(struct control *c)
 		return;
 	if (r != 0) {
 		snprintf(text, sizeof text, "the hsm process: %s (%s)", r == ERR_PROTOCOL ? error_text(r) : "no key",
-		         verdict_name((enum hsm_verdict)done.verdict));
+			 verdict_name((enum hsm_verdict)done.verdict));
 		unlock_failed(c, r, done.verdict, text);
 		return;
 	}
@@ -489,7 +491,7 @@ static void on_opened(struct control *c)
 	c->next_stats_ms = monotonic_ms() + STATS_MS;
 	atomic_store(&c->volume, c->opener.volume);
 	log_notice("volume %s: open, %s kernel, keys in %s", c->attach.name, keyring_kernel_name(c->ring),
-	           secret_memory_kind_name(keyring_memory_kind(c->ring)));
+		   secret_memory_kind_name(keyring_memory_kind(c->ring)));
 	tell_opened(c, 0, VERDICT_GOOD, "");
 }
 
@@ -548,10 +550,9 @@ static void check_fault(struct control *c)
 	if (fault == FAULT_NONE)
 		return;
 	log_error("volume %s: a thread of the block server failed: locking", c->attach.name);
-	lock(c, &(struct fall){ .cause = LOCK_CAUSE_ENGINE,
-	                        .self = true,
-	                        .no_drain = fault != FAULT_ORDERLY,
-	                        .generation = c->generation });
+	lock(c,
+	     &(struct fall){
+		     .cause = LOCK_CAUSE_ENGINE, .self = true, .no_drain = fault != FAULT_ORDERLY, .generation = c->generation });
 }
 
 /* The first alarm of its kind does not wait for the tick. */

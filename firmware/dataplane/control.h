@@ -37,8 +37,8 @@ struct volume *control_volume(struct control *c);
 /* An operation ended with this error: the control thread looks whether there is something to tell. Any thread. */
 void control_noticed(struct control *c, int error);
 
-/* A thread of this process has failed and stands still: lock, and end. `orderly`: memory can be trusted, so what is acknowledged is
- * written. Any thread, from a signal handler; on the control thread itself it ends the process at once. */
+/* A thread of this process has failed and stands still: lock, and end. `orderly`: memory can be trusted, so what is acknowledged
+ * is written. Any thread, from a signal handler; on the control thread itself it ends the process at once. */
 void control_fault(struct control *c, bool orderly);
 
 /* A client's connection stands still until the process ends. Returns how many do by now. Any thread, from a signal handler. */

@@ -33,7 +33,7 @@ enum {
 	HEADER_BACKUP_FROM_END = 65536, /* SPEC.md: where the second header stands */
 	SUBKEYS = 16,
 	EXIT_BROKEN_PROTOCOL = 70,
-	UNFINISHED = 1,               /* not yet known: an answer is being waited for */
+	UNFINISHED = 1, /* not yet known: an answer is being waited for */
 };
 /* Nobody extends a creator's deadlines: this long may formatting and its proof take. */
 #define CREATE_BUDGET_NS 30000000000u
@@ -42,18 +42,18 @@ struct creator {
 	struct channel supervisor;
 	struct msg_dp_create order;
 	uint64_t order_nonce;
-	int backing_fd;               /* -1: not here, or given to dev */
-	int file_fd;                  /* a regular file that was grown: to give its old size back; else -1 */
+	int backing_fd; /* -1: not here, or given to dev */
+	int file_fd;    /* a regular file that was grown: to give its old size back; else -1 */
 	off_t old_size;
 	struct block *dev;
-	bool written;                 /* formatting has begun */
+	bool written; /* formatting has begun */
 	struct keyring *ring;
 	struct keyslot key;
 	struct msg_page_done wrapped;
 	uint8_t kcv[KCV_BYTES];
 	uint64_t size;
 	atomic_bool called_off;
-	int stop_fd;                  /* ends the watcher */
+	int stop_fd; /* ends the watcher */
 	char text[TEXT_MAX_BYTES];
 };
 
@@ -117,7 +117,7 @@ static int check_signature(struct creator *c)
 		return fail(c, r, "the backing store cannot be read: %s", error_text(r));
 	if (name[0] != '\0' && !c->order.force)
 		return fail(c, ERR_EXISTS, "the backing store holds %s already: empty it, or create with --force to overwrite it",
-		            log_printable(shown, sizeof shown, name));
+			    log_printable(shown, sizeof shown, name));
 	return 0;
 }
 
@@ -131,8 +131,9 @@ static int check_free_space(struct creator *c)
 		return 0; /* the writes will tell */
 	if (!mul_u64(&room, fs.f_bavail, fs.f_frsize) || room >= need)
 		return 0;
-	return fail(c, ERR_NOSPACE, "the file system has %llu KiB free, a volume's headers and log need %llu KiB: free some space",
-	            (unsigned long long)(room / 1024), (unsigned long long)(need / 1024));
+	return fail(c, ERR_NOSPACE,
+		    "the file system has %llu KiB free, a volume's headers and log need %llu KiB: free some space",
+		    (unsigned long long)(room / 1024), (unsigned long long)(need / 1024));
 }
 
 static int grow_file(struct creator *c)
@@ -146,13 +147,13 @@ static int grow_file(struct creator *c)
 		return 0;
 	if (c->order.size > 0 && (want == 0 || want > INT64_MAX))
 		return fail(c, ERR_RANGE, "a size of %llu bytes is not possible: it must be a multiple of 4096",
-		            (unsigned long long)c->order.size);
+			    (unsigned long long)c->order.size);
 	if (want > (uint64_t)st.st_size) {
 		c->old_size = st.st_size;
 		c->file_fd = fcntl(c->backing_fd, F_DUPFD_CLOEXEC, 3);
 		if (c->file_fd < 0 || ftruncate(c->backing_fd, (off_t)want) != 0)
 			return fail(c, error_from_errno(errno), "the backing file cannot grow to %llu bytes: %s",
-			            (unsigned long long)want, strerror(errno));
+				    (unsigned long long)want, strerror(errno));
 	}
 	return check_free_space(c);
 }
@@ -210,7 +211,7 @@ static int look_for_wrap(struct creator *c)
 		return UNFINISHED;
 	if (r != 0)
 		return fail(c, r, "the hsm did not wrap the key: %s (%s)", error_text(r),
-		            verdict_name((enum hsm_verdict)c->wrapped.verdict));
+			    verdict_name((enum hsm_verdict)c->wrapped.verdict));
 	return c->wrapped.wrapped_size > 0 ? 0 : fail(c, ERR_PROTOCOL, "the hsm's answer holds no wrapped key");
 }
 

@@ -1,4 +1,5 @@
-/* Transfer pages and the hsm's answers. What must hold: nothing in here copies the payload; the ring is the only place it goes. */
+/* Transfer pages and the hsm's answers. What must hold: nothing in here copies the payload; the ring is the only place it goes.
+ */
 #include "keyslot.h"
 
 #include <string.h>
@@ -90,8 +91,9 @@ int keyslot_answer(struct keyslot *s, struct msg_page_done *done)
 	if (r <= 0)
 		return ERR_UNREACHABLE; /* it died, or was killed at its deadline */
 	if (!from_the_tickets_hsm(s, &m, &peer)) {
-		log_error("keyslot: an answer that is not this ticket's: from pid %d, uid %u; the ticket names pid %d, uid %u: refused", (int)peer.pid,
-		          (unsigned)peer.uid, (int)s->ticket.hsm_pid, (unsigned)s->ticket.hsm_uid);
+		log_error("keyslot: an answer that is not this ticket's: from pid %d, uid %u; the ticket names pid %d, uid %u: "
+			  "refused",
+			  (int)peer.pid, (unsigned)peer.uid, (int)s->ticket.hsm_pid, (unsigned)s->ticket.hsm_uid);
 		return ERR_PROTOCOL;
 	}
 	*done = m.body.page_done;
@@ -99,7 +101,7 @@ int keyslot_answer(struct keyslot *s, struct msg_page_done *done)
 }
 
 int keyslot_load(struct keyslot *s, struct keyring *ring, uint8_t kcv[static KCV_BYTES], const uint8_t *pinned,
-                 const uint8_t uuid[static UUID_BYTES], uint32_t gen_no)
+		 const uint8_t uuid[static UUID_BYTES], uint32_t gen_no)
 {
 	int r = keyring_load(ring, kcv, s->page.base, uuid, gen_no);
 

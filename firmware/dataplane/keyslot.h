@@ -12,9 +12,9 @@
 #include "volume/keyring.h"
 
 struct keyslot {
-	struct channel hsm;              /* fd -1: no conversation */
-	struct secret_memory page;       /* the 48-byte payload at offset 0 */
-	int page_fd;                     /* -1 once it is sent */
+	struct channel hsm;        /* fd -1: no conversation */
+	struct secret_memory page; /* the 48-byte payload at offset 0 */
+	int page_fd;               /* -1 once it is sent */
 	struct msg_dp_ticket ticket;
 	uint64_t nonce;
 };
@@ -39,7 +39,7 @@ int keyslot_answer(struct keyslot *s, struct msg_page_done *done);
 /* Loads the payload into the ring straight from the page, then closes, whatever came of it. As keyring_load; and ERR_FOREIGN if
  * `pinned` (may be NULL) is another key's check value. */
 int keyslot_load(struct keyslot *s, struct keyring *ring, uint8_t kcv[static KCV_BYTES], const uint8_t *pinned,
-                 const uint8_t uuid[static UUID_BYTES], uint32_t gen_no);
+		 const uint8_t uuid[static UUID_BYTES], uint32_t gen_no);
 
 /* Wipes and unmaps the page, closes the channel. Idempotent. */
 void keyslot_close(struct keyslot *s);

@@ -12,12 +12,11 @@
 
 enum { CHANNEL_FD = 3 };
 
-static const char help[] =
-	"usage: fallgate-dataplane create\n"
-	"       fallgate-dataplane --help | --version\n"
-	"\n"
-	"Makes one volume by order of the Fallgate agent, which starts it with its channel as descriptor 3.\n"
-	"To create a volume, use `fallgate create`.\n";
+static const char help[] = "usage: fallgate-dataplane create\n"
+			   "       fallgate-dataplane --help | --version\n"
+			   "\n"
+			   "Makes one volume by order of the Fallgate agent, which starts it with its channel as descriptor 3.\n"
+			   "To create a volume, use `fallgate create`.\n";
 
 static void block_signals(void)
 {

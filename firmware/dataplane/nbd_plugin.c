@@ -70,7 +70,7 @@ static int plugin_config(const char *key, const char *value)
 		return 0;
 	}
 	log_error("the parameter %s is not one of fd=NUMBER, name=VOLUME, or its value is not good",
-	          log_printable(shown, sizeof shown, key));
+		  log_printable(shown, sizeof shown, key));
 	return -1;
 }
 

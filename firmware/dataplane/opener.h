@@ -15,9 +15,9 @@ struct opener {
 	struct keyring *ring;
 	struct volume_options options;
 	uint8_t kcv[KCV_BYTES];
-	int wake_fd;              /* an eventfd, raised at the end */
+	int wake_fd; /* an eventfd, raised at the end */
 	atomic_bool done;
-	struct volume *volume;    /* the result, valid after join */
+	struct volume *volume; /* the result, valid after join */
 	int error;
 	char why[160];
 };

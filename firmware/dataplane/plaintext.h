@@ -9,7 +9,8 @@
  *  - at a lock: nobody may touch another thread's buffer. Instead the clients' connections are shut for reading: each thread sees
  *    the end, and its buffer is freed, which wipes it (glibc.malloc.perturb, set by whoever starts the server); the process then
  *    ends and is executed anew. A client that does not take its replies keeps its threads until the process ends, 50 ms later;
- *  - data of a write that the server itself refuses passes 8 KiB of its stack, and socket queues are the kernel's: not reached. */
+ *  - data of a write that the server itself refuses passes 8 KiB of its stack, and socket queues are the kernel's: not reached.
+ */
 #ifndef FALLGATE_DATAPLANE_PLAINTEXT_H
 #define FALLGATE_DATAPLANE_PLAINTEXT_H
 

@@ -88,7 +88,8 @@ int channel_send(struct channel *c, const struct message *m, const int *fds, uns
 	ssize_t sent;
 
 	if (message_check(m, part.iov_len, count, c->self, c->peer) != 0) {
-		log_error("ipc: message type %u, %u descriptors, is not one this process may send: a defect here", m->type, count);
+		log_error("ipc: message type %u, %u descriptors, is not one this process may send: a defect here", m->type,
+			  count);
 		return ERR_PROTOCOL;
 	}
 	attach_fds(&header, &control, fds, count);
@@ -164,8 +165,9 @@ int channel_receive(struct channel *c, struct message *m, int fds[CHANNEL_FDS_MA
 {
 	union control control;
 	struct iovec part = { .iov_base = m, .iov_len = sizeof *m };
-	struct msghdr header = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = control.bytes,
-				 .msg_controllen = sizeof control.bytes };
+	struct msghdr header = {
+		.msg_iov = &part, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes
+	};
 	struct arrived a = { .count = 0 };
 	ssize_t got;
 
@@ -201,7 +203,7 @@ static int64_t now_ms(void)
 }
 
 int channel_receive_wait(struct channel *c, struct message *m, int fds[CHANNEL_FDS_MAX], unsigned *count,
-                         struct channel_peer *peer, int timeout_ms)
+			 struct channel_peer *peer, int timeout_ms)
 {
 	int64_t end = timeout_ms < 0 ? -1 : now_ms() + timeout_ms;
 	int r = channel_receive(c, m, fds, count, peer);

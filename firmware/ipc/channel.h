@@ -41,7 +41,7 @@ int channel_receive(struct channel *c, struct message *m, int fds[CHANNEL_FDS_MA
 
 /* As receive, but waits up to timeout_ms (-1: for ever); ERR_TIMEOUT. */
 int channel_receive_wait(struct channel *c, struct message *m, int fds[CHANNEL_FDS_MAX], unsigned *count,
-                         struct channel_peer *peer, int timeout_ms);
+			 struct channel_peer *peer, int timeout_ms);
 
 void channel_close(struct channel *c);
 

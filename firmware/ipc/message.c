@@ -8,13 +8,13 @@
 #include "base/error.h"
 
 enum field_kind {
-	FIELD_TEXT,          /* NUL-terminated inside its array */
-	FIELD_NAME,          /* a text, and message_name_good */
+	FIELD_TEXT, /* NUL-terminated inside its array */
+	FIELD_NAME, /* a text, and message_name_good */
 	FIELD_NAME_OR_EMPTY,
-	FIELD_DATE,          /* a text: empty or 8 digits */
-	FIELD_BYTE,          /* low <= value <= high: bools and enums */
-	FIELD_SIZE,          /* uint16_t, at most high */
-	FIELD_ERROR,         /* int32_t: 0 or an ERR_* */
+	FIELD_DATE,  /* a text: empty or 8 digits */
+	FIELD_BYTE,  /* low <= value <= high: bools and enums */
+	FIELD_SIZE,  /* uint16_t, at most high */
+	FIELD_ERROR, /* int32_t: 0 or an ERR_* */
 };
 
 struct field {

@@ -10,12 +10,12 @@
 #include <stdint.h>
 
 enum {
-	NAME_MAX_BYTES = 32,      /* volume and KEK names with the NUL: [a-z0-9][a-z0-9_-]{0,30} */
-	IDENTITY_MAX_BYTES = 64,  /* a PSK identity, a user */
-	TEXT_MAX_BYTES = 256,     /* one clear line: what, where, what to do */
+	NAME_MAX_BYTES = 32,     /* volume and KEK names with the NUL: [a-z0-9][a-z0-9_-]{0,30} */
+	IDENTITY_MAX_BYTES = 64, /* a PSK identity, a user */
+	TEXT_MAX_BYTES = 256,    /* one clear line: what, where, what to do */
 	URI_MAX_BYTES = 512,
 	PATH_MAX_BYTES = 512,
-	MODULUS_MAX_BYTES = 512,  /* RSA-4096 */
+	MODULUS_MAX_BYTES = 512, /* RSA-4096 */
 	WRAP_MAX_BYTES = 632,
 	CHALLENGE_BYTES = 32,
 	PSK_BYTES = 32,
@@ -35,14 +35,14 @@ enum message_type {
 	MSG_HELLO,
 
 	/* supervisor -> hsm */
-	MSG_HSM_OPEN,        /* + fd of the PIN file (0 or 1) */
+	MSG_HSM_OPEN, /* + fd of the PIN file (0 or 1) */
 	MSG_HSM_PROBE,
-	MSG_HSM_UNWRAP,      /* the supervisor's half of a ticket */
-	MSG_HSM_WRAP,        /* likewise, for a new volume */
+	MSG_HSM_UNWRAP, /* the supervisor's half of a ticket */
+	MSG_HSM_WRAP,   /* likewise, for a new volume */
 	MSG_HSM_CLOSE,
 	/* hsm -> supervisor */
 	MSG_HSM_OPENED,
-	MSG_HSM_VERDICT,     /* answer to probe, unwrap, wrap */
+	MSG_HSM_VERDICT, /* answer to probe, unwrap, wrap */
 
 	/* dataplane -> hsm, over the channel that the supervisor wired: the dataplane's half, + fd of the transfer page (1) */
 	MSG_PAGE_UNWRAP,
@@ -51,30 +51,30 @@ enum message_type {
 	MSG_PAGE_DONE,
 
 	/* supervisor -> dataplane */
-	MSG_DP_ATTACH,       /* + fd of the backing store (1) */
-	MSG_DP_CREATE,       /* + fd of the backing store (1); one-shot creator */
-	MSG_DP_TICKET,       /* + fd of the channel to the one-shot hsm (1) */
-	MSG_DP_DEADLINES,    /* heartbeat and proof; every message counts as a heartbeat */
+	MSG_DP_ATTACH,    /* + fd of the backing store (1) */
+	MSG_DP_CREATE,    /* + fd of the backing store (1); one-shot creator */
+	MSG_DP_TICKET,    /* + fd of the channel to the one-shot hsm (1) */
+	MSG_DP_DEADLINES, /* heartbeat and proof; every message counts as a heartbeat */
 	MSG_DP_LOCK,
 	MSG_DP_DETACH,
 	/* dataplane -> supervisor */
-	MSG_DP_READY,        /* the export exists and refuses: no key yet */
+	MSG_DP_READY, /* the export exists and refuses: no key yet */
 	MSG_DP_OPENED,
 	MSG_DP_CREATED,
 	MSG_DP_WIPED,
 	MSG_DP_DRAINED,
-	MSG_DP_EVENT,        /* fail-stop, bad tags */
+	MSG_DP_EVENT, /* fail-stop, bad tags */
 	MSG_DP_STATS,
 
 	/* mgmt -> supervisor */
 	MSG_MG_REQUEST,
 	/* supervisor -> mgmt */
 	MSG_MG_REPLY,
-	MSG_MG_VOLUME,       /* a volume's status, pushed at every change and once a second while it serves */
-	MSG_MG_GONE,         /* that volume is not configured any more */
-	MSG_MG_AGENT,        /* the agent's status and posture */
-	MSG_MG_LISTEN,       /* where mgmt is to listen; it binds itself: libcoap cannot take over a bound socket */
-	MSG_MG_CREDENTIAL,   /* add, replace or remove a PSK identity */
+	MSG_MG_VOLUME,     /* a volume's status, pushed at every change and once a second while it serves */
+	MSG_MG_GONE,       /* that volume is not configured any more */
+	MSG_MG_AGENT,      /* the agent's status and posture */
+	MSG_MG_LISTEN,     /* where mgmt is to listen; it binds itself: libcoap cannot take over a bound socket */
+	MSG_MG_CREDENTIAL, /* add, replace or remove a PSK identity */
 
 	/* local console (fallgate enroll, fallgate revoke --local) -> supervisor and back */
 	MSG_CON_REQUEST,
@@ -90,7 +90,7 @@ struct msg_hello {
 
 /* ---- hsm ---- */
 
-enum kek_type { KEK_AES_KW = 1, KEK_RSA_OAEP = 2 };       /* the values of the on-disk slot type */
+enum kek_type { KEK_AES_KW = 1, KEK_RSA_OAEP = 2 }; /* the values of the on-disk slot type */
 enum oaep_hash { OAEP_NONE = 0, OAEP_SHA256 = 1, OAEP_SHA1 = 2 };
 
 /* What an operation on the KEK proved. GOOD; or definite (the gate locks); or ambiguous (a fresh process settles it). */
@@ -101,29 +101,29 @@ enum hsm_verdict {
 	VERDICT_REPLACED,
 	VERDICT_EXPIRED,
 	VERDICT_NOT_YET_VALID,
-	VERDICT_ACCESS_REVOKED,   /* PIN refused, locked, expired; login rights gone */
-	VERDICT_TOKEN_GONE,       /* a healthy module lists another token in its place */
-	VERDICT_DEK_REFUSED,      /* the KEK works, this wrapped payload does not unwrap */
+	VERDICT_ACCESS_REVOKED, /* PIN refused, locked, expired; login rights gone */
+	VERDICT_TOKEN_GONE,     /* a healthy module lists another token in its place */
+	VERDICT_DEK_REFUSED,    /* the KEK works, this wrapped payload does not unwrap */
 	VERDICT_MODULE_BROKEN,
-	VERDICT_KEY_UNFIT,        /* not SENSITIVE, or EXTRACTABLE, or a right is missing: named in text */
-	VERDICT_UNREACHABLE,      /* ambiguous */
+	VERDICT_KEY_UNFIT,   /* not SENSITIVE, or EXTRACTABLE, or a right is missing: named in text */
+	VERDICT_UNREACHABLE, /* ambiguous */
 	VERDICT_COUNT
 };
 
 struct msg_hsm_open {
 	char module[PATH_MAX_BYTES];
-	char init_args[URI_MAX_BYTES];   /* pReserved string, empty = NULL */
-	char uri[URI_MAX_BYTES];         /* RFC 7512, token and object; no pin-value, pin-source already opened (the fd) */
-	bool login_allowed;              /* false: a PIN that was refused before is not tried: answer ACCESS_REVOKED */
-	bool pin_renewed;                /* a new PIN was given since one was refused: one login though the token reports
-	                                  * COUNT_LOW, which nothing else would clear; never on FINAL_TRY */
+	char init_args[URI_MAX_BYTES]; /* pReserved string, empty = NULL */
+	char uri[URI_MAX_BYTES];       /* RFC 7512, token and object; no pin-value, pin-source already opened (the fd) */
+	bool login_allowed;            /* false: a PIN that was refused before is not tried: answer ACCESS_REVOKED */
+	bool pin_renewed;              /* a new PIN was given since one was refused: one login though the token reports
+					* COUNT_LOW, which nothing else would clear; never on FINAL_TRY */
 };
 
 struct msg_hsm_opened {
-	uint8_t verdict;                 /* enum hsm_verdict */
-	uint8_t type;                    /* enum kek_type */
+	uint8_t verdict; /* enum hsm_verdict */
+	uint8_t type;    /* enum kek_type */
 	uint16_t bits;
-	uint16_t modulus_size;           /* RSA; 0 for AES */
+	uint16_t modulus_size; /* RSA; 0 for AES */
 	uint16_t exponent_size;
 	uint8_t modulus[MODULUS_MAX_BYTES];
 	uint8_t exponent[8];
@@ -132,36 +132,37 @@ struct msg_hsm_opened {
 	uint16_t id_size;
 	char token_label[33];
 	char token_serial[17];
-	char start_date[9];              /* "YYYYMMDD" or empty */
+	char start_date[9]; /* "YYYYMMDD" or empty */
 	char end_date[9];
-	bool login_refused;              /* the token refused this PIN: never again until renewed */
-	bool software_token;             /* posture: a test HSM */
+	bool login_refused;  /* the token refused this PIN: never again until renewed */
+	bool software_token; /* posture: a test HSM */
 	char text[TEXT_MAX_BYTES];
 };
 
 /* A proof by the same function, mechanism and template as the DEK's unwrap.
  * RSA: `wrapped` is a fresh challenge that the supervisor encrypted to the pinned public key; the answer is its plaintext.
  * AES: `wrapped` is the stored canary, the answer its plaintext (the supervisor compares a hash); the hsm adds a fresh wrap and
- * unwrap of its own. wrapped_size 0 (AES only): make a new canary; the answer has both. Rights, presence and dates are checked. */
+ * unwrap of its own. wrapped_size 0 (AES only): make a new canary; the answer has both. Rights, presence and dates are checked.
+ */
 struct msg_hsm_probe {
-	uint8_t hash;                    /* enum oaep_hash */
+	uint8_t hash; /* enum oaep_hash */
 	uint16_t wrapped_size;
 	uint8_t wrapped[WRAP_MAX_BYTES];
 };
 
-struct msg_hsm_ticket {              /* MSG_HSM_UNWRAP, MSG_HSM_WRAP */
-	uint64_t ticket;                 /* random */
+struct msg_hsm_ticket {  /* MSG_HSM_UNWRAP, MSG_HSM_WRAP */
+	uint64_t ticket; /* random */
 	char volume[NAME_MAX_BYTES];
 	uint32_t gen_no;
-	uint8_t hash;                    /* enum oaep_hash */
-	int32_t dataplane_pid;           /* SCM_CREDENTIALS of the page's sender must say so */
+	uint8_t hash;          /* enum oaep_hash */
+	int32_t dataplane_pid; /* SCM_CREDENTIALS of the page's sender must say so */
 	uint32_t dataplane_uid;
 };
 
 struct msg_hsm_verdict {
-	uint8_t verdict;                 /* enum hsm_verdict */
+	uint8_t verdict; /* enum hsm_verdict */
 	bool login_refused;
-	uint16_t wrapped_size;           /* probe with a new canary: its wrap */
+	uint16_t wrapped_size; /* probe with a new canary: its wrap */
 	uint8_t wrapped[WRAP_MAX_BYTES];
 	uint8_t answer[CHALLENGE_BYTES]; /* probe: the challenge's or canary's plaintext */
 	char start_date[9];
@@ -171,11 +172,11 @@ struct msg_hsm_verdict {
 
 /* ---- dataplane <-> one-shot hsm ---- */
 
-struct msg_page {                    /* MSG_PAGE_UNWRAP, MSG_PAGE_WRAP; + the page's fd */
+struct msg_page { /* MSG_PAGE_UNWRAP, MSG_PAGE_WRAP; + the page's fd */
 	uint64_t ticket;
 	char volume[NAME_MAX_BYTES];
 	uint32_t gen_no;
-	uint16_t wrapped_size;           /* unwrap: the blob from the volume's header */
+	uint16_t wrapped_size; /* unwrap: the blob from the volume's header */
 	uint8_t wrapped[WRAP_MAX_BYTES];
 };
 /* The page holds the 48-byte payload DEK[32] || bind[16] at offset 0. For WRAP the dataplane put its own random DEK and the bind
@@ -183,8 +184,8 @@ struct msg_page {                    /* MSG_PAGE_UNWRAP, MSG_PAGE_WRAP; + the pa
 
 struct msg_page_done {
 	uint64_t ticket;
-	uint8_t verdict;                 /* enum hsm_verdict */
-	uint16_t wrapped_size;           /* wrap: the blob for the header */
+	uint8_t verdict;       /* enum hsm_verdict */
+	uint16_t wrapped_size; /* wrap: the blob for the header */
 	uint8_t wrapped[WRAP_MAX_BYTES];
 };
 
@@ -193,22 +194,22 @@ struct msg_page_done {
 struct msg_dp_attach {
 	char name[NAME_MAX_BYTES];
 	uint8_t uuid[16];
-	uint8_t kcv[16];                 /* pinned key-check value of gen_no */
+	uint8_t kcv[16];                        /* pinned key-check value of gen_no */
 	uint8_t fingerprint[FINGERPRINT_BYTES]; /* which KEK slot to unwrap */
 	uint32_t gen_no;
-	uint64_t size;                   /* pinned client size */
+	uint64_t size; /* pinned client size */
 	bool read_only;
-	uint32_t cache_mib;              /* node cache; 0 = default */
-	char kernel[16];                 /* forced AEAD kernel, empty = the best */
+	uint32_t cache_mib; /* node cache; 0 = default */
+	char kernel[16];    /* forced AEAD kernel, empty = the best */
 };
 
 struct msg_dp_create {
 	char name[NAME_MAX_BYTES];
 	uint8_t uuid[16];
-	uint64_t size;                   /* client bytes; 0 = as much as the device holds */
-	bool force;                      /* overwrite what libblkid sees there */
-	uint8_t kek_type;                /* enum kek_type */
-	uint8_t hash;                    /* enum oaep_hash */
+	uint64_t size;    /* client bytes; 0 = as much as the device holds */
+	bool force;       /* overwrite what libblkid sees there */
+	uint8_t kek_type; /* enum kek_type */
+	uint8_t hash;     /* enum oaep_hash */
 	uint8_t fingerprint[FINGERPRINT_BYTES];
 	char kek_label[64];
 	uint8_t kek_id[62];
@@ -220,23 +221,23 @@ struct msg_dp_create {
 
 struct msg_dp_ticket {
 	uint64_t ticket;
-	uint32_t generation;             /* of the gate: answers carry it back */
+	uint32_t generation; /* of the gate: answers carry it back */
 	int32_t hsm_pid;
 	uint32_t hsm_uid;
 };
 
 struct msg_dp_deadlines {
-	uint64_t heartbeat_ns;           /* CLOCK_BOOTTIME; absolute */
+	uint64_t heartbeat_ns; /* CLOCK_BOOTTIME; absolute */
 	uint64_t proof_ns;
 };
 
 struct msg_dp_lock {
-	uint8_t cause;                   /* enum gate_cause */
+	uint8_t cause; /* enum gate_cause */
 	uint32_t generation;
 };
 
 struct msg_dp_ready {
-	bool ok;                         /* false: the backing is busy, damaged, foreign: error and text say why */
+	bool ok; /* false: the backing is busy, damaged, foreign: error and text say why */
 	int32_t error;
 	uint64_t size;
 	char text[TEXT_MAX_BYTES];
@@ -244,11 +245,11 @@ struct msg_dp_ready {
 
 struct msg_dp_opened {
 	uint32_t generation;
-	int32_t error;                   /* 0: keys are in RAM and the volume serves */
-	uint8_t verdict;                 /* enum hsm_verdict of the unwrap */
+	int32_t error;   /* 0: keys are in RAM and the volume serves */
+	uint8_t verdict; /* enum hsm_verdict of the unwrap */
 	uint64_t size;
 	char kernel[16];
-	uint8_t memory;                  /* enum secret_memory_kind */
+	uint8_t memory; /* enum secret_memory_kind */
 	char text[TEXT_MAX_BYTES];
 };
 
@@ -262,21 +263,21 @@ struct msg_dp_created {
 
 struct msg_dp_wiped {
 	uint32_t generation;
-	uint8_t cause;                   /* of the lock; SUPERVISOR_LOST, UNREACHABLE ... when it locked itself */
-	bool self;                       /* its own deadline, not an order */
-	uint64_t cut_ns;                 /* CLOCK_BOOTTIME: admission stopped */
-	uint64_t wiped_ns;               /* every key gone */
+	uint8_t cause;     /* of the lock; SUPERVISOR_LOST, UNREACHABLE ... when it locked itself */
+	bool self;         /* its own deadline, not an order */
+	uint64_t cut_ns;   /* CLOCK_BOOTTIME: admission stopped */
+	uint64_t wiped_ns; /* every key gone */
 };
 
 struct msg_dp_drained {
-	int32_t error;                   /* 0: no acknowledged write was lost */
+	int32_t error; /* 0: no acknowledged write was lost */
 	uint64_t drained_ns;
 };
 
 enum dp_event { DP_EVENT_FAILSTOP = 1, DP_EVENT_BAD_TAG = 2 };
 
 struct msg_dp_event {
-	uint8_t event;                   /* enum dp_event */
+	uint8_t event; /* enum dp_event */
 	uint64_t count;
 	char text[TEXT_MAX_BYTES];
 };
@@ -295,56 +296,56 @@ struct msg_dp_stats {
 enum role { USER_NONE = 0, USER_AUDITOR = 1, USER_OPERATOR = 2, USER_OFFICER = 3 };
 
 enum mg_verb {
-	MG_CREATE = 1,   /* operator: format the volume that volumes.d/NAME.conf describes */
-	MG_ATTACH,       /* operator */
-	MG_DETACH,       /* operator */
-	MG_REVOKE,       /* officer; volume empty = all; unconditional */
-	MG_RESTORE,      /* officer; if_match = gate seq */
+	MG_CREATE = 1, /* operator: format the volume that volumes.d/NAME.conf describes */
+	MG_ATTACH,     /* operator */
+	MG_DETACH,     /* operator */
+	MG_REVOKE,     /* officer; volume empty = all; unconditional */
+	MG_RESTORE,    /* officer; if_match = gate seq */
 	MG_VERB_COUNT
 };
 
 struct msg_mg_request {
-	uint64_t id;                     /* echoed in the reply */
+	uint64_t id; /* echoed in the reply */
 	uint8_t verb;
-	uint8_t role;                    /* of the DTLS identity; checked again here */
+	uint8_t role; /* of the DTLS identity; checked again here */
 	char identity[IDENTITY_MAX_BYTES];
 	char volume[NAME_MAX_BYTES];
 	bool has_if_match;
-	uint64_t if_match;               /* gate seq */
-	bool force;                      /* create */
+	uint64_t if_match; /* gate seq */
+	bool force;        /* create */
 };
 
 struct msg_mg_reply {
 	uint64_t id;
-	int32_t error;                   /* enum error */
+	int32_t error; /* enum error */
 	uint64_t gate_seq;
-	bool durable;                    /* revoke: the latch is on disk */
+	bool durable; /* revoke: the latch is on disk */
 	char text[TEXT_MAX_BYTES];
 };
 
 struct msg_mg_volume {
 	char name[NAME_MAX_BYTES];
 	char kek[NAME_MAX_BYTES];
-	uint8_t state;                   /* enum gate_state */
-	uint8_t cause;                   /* enum gate_cause */
+	uint8_t state; /* enum gate_state */
+	uint8_t cause; /* enum gate_cause */
 	bool latched;
 	uint8_t latch_cause;
-	bool formatted;                  /* a volume record exists */
+	bool formatted; /* a volume record exists */
 	bool attach_auto;
 	uint64_t gate_seq;
 	uint64_t size;
 	uint8_t uuid[16];
-	char export_uri[URI_MAX_BYTES];  /* nbd+unix:///?socket=... or nbd://... */
+	char export_uri[URI_MAX_BYTES]; /* nbd+unix:///?socket=... or nbd://... */
 	char kernel[16];
-	uint8_t memory;                  /* enum secret_memory_kind */
-	uint64_t since_ns;               /* wall clock of the last transition */
-	uint64_t proof_deadline_ns;      /* CLOCK_BOOTTIME; 0 = none */
-	uint64_t last_proof_ns;          /* CLOCK_BOOTTIME of the last good one; 0 = none */
+	uint8_t memory;             /* enum secret_memory_kind */
+	uint64_t since_ns;          /* wall clock of the last transition */
+	uint64_t proof_deadline_ns; /* CLOCK_BOOTTIME; 0 = none */
+	uint64_t last_proof_ns;     /* CLOCK_BOOTTIME of the last good one; 0 = none */
 	/* the last lock: CLOCK_BOOTTIME, 0 = none */
 	uint64_t lock_detected_ns, lock_cut_ns, lock_wiped_ns, lock_drained_ns;
 	int32_t lock_drain_error;
 	struct msg_dp_stats stats;
-	char text[TEXT_MAX_BYTES];       /* the last clear line about this volume */
+	char text[TEXT_MAX_BYTES]; /* the last clear line about this volume */
 };
 
 struct msg_mg_gone {
@@ -353,21 +354,21 @@ struct msg_mg_gone {
 
 struct msg_mg_agent {
 	char version[32];
-	uint64_t started_ns;             /* wall clock */
+	uint64_t started_ns; /* wall clock */
 	uint32_t volumes;
-	char users[16];                  /* "own" or "one": one uid per process, or one for all */
+	char users[16]; /* "own" or "one": one uid per process, or one for all */
 	char sandbox[16];
 	bool audit_good;
-	char posture[512];               /* lines "good|weak: what", newline separated */
+	char posture[512]; /* lines "good|weak: what", newline separated */
 };
 
 struct msg_mg_listen {
-	char address[64];                /* numeric: "127.0.0.1:5684", "[::1]:5684" */
+	char address[64]; /* numeric: "127.0.0.1:5684", "[::1]:5684" */
 };
 
 struct msg_mg_credential {
 	char identity[IDENTITY_MAX_BYTES];
-	uint8_t role;                    /* USER_NONE: remove */
+	uint8_t role; /* USER_NONE: remove */
 	uint8_t psk[PSK_BYTES];
 };
 
@@ -377,24 +378,24 @@ enum con_verb { CON_ENROLL = 1, CON_REVOKE = 2, CON_STATUS = 3, CON_STOP = 4, CO
 
 struct msg_con_request {
 	uint8_t verb;
-	uint8_t role;                    /* enroll */
+	uint8_t role; /* enroll */
 	char identity[IDENTITY_MAX_BYTES];
-	char volume[NAME_MAX_BYTES];     /* revoke: empty = all */
+	char volume[NAME_MAX_BYTES]; /* revoke: empty = all */
 };
 
 struct msg_con_reply {
 	int32_t error;
 	char text[TEXT_MAX_BYTES];
-	char coap_address[64];           /* enroll: where the CLI reaches mgmt, "127.0.0.1:5684" */
-	uint8_t psk[PSK_BYTES];          /* enroll: shown once */
+	char coap_address[64];  /* enroll: where the CLI reaches mgmt, "127.0.0.1:5684" */
+	uint8_t psk[PSK_BYTES]; /* enroll: shown once */
 };
 
 /* ---- the envelope ---- */
 
 struct message {
-	uint32_t type;                   /* enum message_type */
-	uint32_t size;                   /* bytes of the body that follow: exactly the row's */
-	uint64_t nonce;                  /* an answer carries its question's; 0 in what is not an answer */
+	uint32_t type;  /* enum message_type */
+	uint32_t size;  /* bytes of the body that follow: exactly the row's */
+	uint64_t nonce; /* an answer carries its question's; 0 in what is not an answer */
 	union {
 		struct msg_hello hello;
 		struct msg_hsm_open hsm_open;
@@ -433,7 +434,7 @@ struct message_row {
 	const char *name;
 	uint32_t size;
 	uint8_t min_fds, max_fds;
-	uint8_t sender;                  /* enum process_role; ROLE_COUNT: any */
+	uint8_t sender; /* enum process_role; ROLE_COUNT: any */
 	uint8_t receiver;
 };
 

@@ -83,7 +83,8 @@ int entropy_fill(void *out, size_t size)
 	pthread_mutex_lock(&lock);
 	good = !broken && fill(out, size);
 	if (!good && !broken)
-		log_error("entropy: the kernel's generator failed its health check: no key is made until this process starts anew");
+		log_error(
+			"entropy: the kernel's generator failed its health check: no key is made until this process starts anew");
 	broken = !good;
 	pthread_mutex_unlock(&lock);
 	if (!good)

@@ -86,17 +86,13 @@ void hash_hmac(uint8_t out[HASH_BYTES], const void *key, size_t key_size, const 
 	wipe_stack();
 }
 
-void hash_kdf(uint8_t out[HASH_BYTES], const uint8_t key[HASH_BYTES], const char *label, const void *context,
-              size_t context_size)
+void hash_kdf(uint8_t out[HASH_BYTES], const uint8_t key[HASH_BYTES], const char *label, const void *context, size_t context_size)
 {
 	static const uint8_t separator = 0;
 	uint8_t counter[4], bits[4];
 	const struct hash_part parts[] = {
-		{ counter, sizeof counter },
-		{ label, strlen(label) },
-		{ &separator, sizeof separator },
-		{ context, context_size },
-		{ bits, sizeof bits },
+		{ counter, sizeof counter }, { label, strlen(label) }, { &separator, sizeof separator },
+		{ context, context_size },   { bits, sizeof bits },
 	};
 
 	put_be32(counter, 1);

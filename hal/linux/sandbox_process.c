@@ -78,6 +78,6 @@ int sandbox_drop_to(uid_t uid, gid_t gid)
 	if (uid != 0 && gid != 0 && uid != (uid_t)-1 && gid != (gid_t)-1 && drop(uid, gid) == 0)
 		return 0;
 	log_error("sandbox: user %u, group %u could not be become for good (%s): start as root, name users that are not",
-	          (unsigned)uid, (unsigned)gid, strerror(errno));
+		  (unsigned)uid, (unsigned)gid, strerror(errno));
 	return ERR_DENIED;
 }

@@ -14,15 +14,18 @@
 #include <sys/prctl.h>
 #include <termios.h>
 
-
 #define ALLOW         SCMP_ACT_ALLOW
 #define REFUSE(e)     SCMP_ACT_ERRNO(e)
 #define WHEN(i, v)    .with_arg = true, .arg = { .arg = (i), .op = SCMP_CMP_EQ, .datum_a = (v) }
 #define BITS(i, m, v) .with_arg = true, .arg = { .arg = (i), .op = SCMP_CMP_MASKED_EQ, .datum_a = (m), .datum_b = (v) }
-#define GROUP(rules)  { (rules), sizeof(rules) / sizeof((rules)[0]) }
+#define GROUP(rules)                                                                                                             \
+	{                                                                                                                        \
+		(rules), sizeof(rules) / sizeof((rules)[0])                                                                      \
+	}
 
 enum {
-	NEW_NAMESPACES = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET,
+	NEW_NAMESPACES =
+		CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET,
 };
 
 /* clang-format off */

@@ -9,7 +9,7 @@
 #include <seccomp.h>
 
 struct sandbox_rule {
-	const char *names;      /* separated by spaces; "?name": left out if this libseccomp does not know it */
+	const char *names; /* separated by spaces; "?name": left out if this libseccomp does not know it */
 	uint32_t action;
 	bool with_arg;
 	struct scmp_arg_cmp arg;
@@ -21,8 +21,8 @@ struct sandbox_group {
 };
 
 struct sandbox_table {
-	const char *name;       /* of the C array */
-	uint32_t otherwise;     /* what happens to everything that no rule names */
+	const char *name;   /* of the C array */
+	uint32_t otherwise; /* what happens to everything that no rule names */
 	struct sandbox_group groups[4];
 };
 

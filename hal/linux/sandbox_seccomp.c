@@ -13,7 +13,10 @@
 #include "sandbox_filters.h"
 
 /* The kernel reads the instructions; its struct only forgot to say const. */
-#define FILTER(name) { .len = sizeof filter_##name / sizeof filter_##name[0], .filter = (struct sock_filter *)filter_##name }
+#define FILTER(name)                                                                                                             \
+	{                                                                                                                        \
+		.len = sizeof filter_##name / sizeof filter_##name[0], .filter = (struct sock_filter *)filter_##name             \
+	}
 
 struct profile {
 	struct sock_fprog program;
@@ -38,8 +41,9 @@ int sandbox_enter(enum sandbox_profile profile)
 	if (r == 0)
 		return 0;
 	/* Above 0: a thread that has another filter already. */
-	log_error("sandbox: the filter was not taken (%s): the kernel needs CONFIG_SECCOMP_FILTER, and sandbox_harden comes first",
-	          r > 0 ? "a thread has its own" : strerror(errno));
+	log_error(
+		"sandbox: the filter was not taken (%s): the kernel needs CONFIG_SECCOMP_FILTER, and sandbox_harden comes first",
+		r > 0 ? "a thread has its own" : strerror(errno));
 	return ERR_UNSUPPORTED;
 }
 

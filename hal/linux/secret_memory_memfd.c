@@ -60,7 +60,8 @@ static void say_fallback(void)
 	static atomic_flag said = ATOMIC_FLAG_INIT;
 
 	if (!atomic_flag_test_and_set(&said))
-		log_warning("secret memory: memfd_secret is not to be had, keys are in a locked memfd: boot with secretmem.enable=1");
+		log_warning(
+			"secret memory: memfd_secret is not to be had, keys are in a locked memfd: boot with secretmem.enable=1");
 }
 
 static int memfd_with_seals(size_t size)
@@ -106,7 +107,7 @@ static int say_no_memory(size_t size)
 
 	getrlimit(RLIMIT_MEMLOCK, &limit);
 	log_error("secret memory: %zu KiB could not be locked (%s); RLIMIT_MEMLOCK is %llu KiB: raise it by that much",
-	          size / 1024, strerror(why), (unsigned long long)limit.rlim_cur / 1024);
+		  size / 1024, strerror(why), (unsigned long long)limit.rlim_cur / 1024);
 	return ERR_NOMEM;
 }
 

@@ -18,33 +18,33 @@ struct stage {
 	char dir[64];
 	char backing[96];
 	char socket[96];
-	char log[96];             /* the child's standard error */
+	char log[96]; /* the child's standard error */
 	uint8_t uuid[16];
 	uint8_t fingerprint[FINGERPRINT_BYTES];
-	uint8_t payload[PAYLOAD_BYTES];   /* what the fake hsm saw: the data key */
+	uint8_t payload[PAYLOAD_BYTES]; /* what the fake hsm saw: the data key */
 	uint8_t kcv[16];
 	uint64_t size;
 	bool read_only;
 	struct channel supervisor; /* our end */
-	pid_t child;              /* 0: none */
-	struct channel hsm;       /* our end of the pair in the last ticket */
+	pid_t child;               /* 0: none */
+	struct channel hsm;        /* our end of the pair in the last ticket */
 	uint64_t ticket;
 	uint32_t generation;
 };
 
 /* Where things are: from the command line. */
-extern const char *stage_bin;     /* the folder with fallgate-dataplane, fallgate-nbd.so, keyscan */
+extern const char *stage_bin; /* the folder with fallgate-dataplane, fallgate-nbd.so, keyscan */
 
 void stage_make(struct stage *s);
 void stage_end(struct stage *s);
 
 /* ---- programs ---- */
 
-void stage_start_creator(struct stage *s);     /* and takes its HELLO */
-void stage_start_server(struct stage *s);      /* likewise */
-int stage_wait_end(struct stage *s, int ms);   /* the exit code, -SIGNAL, or fails the test when it does not end */
+void stage_start_creator(struct stage *s);   /* and takes its HELLO */
+void stage_start_server(struct stage *s);    /* likewise */
+int stage_wait_end(struct stage *s, int ms); /* the exit code, -SIGNAL, or fails the test when it does not end */
 void stage_kill(struct stage *s);
-char *stage_log(struct stage *s);              /* to be freed */
+char *stage_log(struct stage *s); /* to be freed */
 
 /* ---- the supervisor's part ---- */
 
@@ -64,15 +64,15 @@ void stage_lock(struct stage *s, uint8_t cause);
 /* ---- the hsm's part ---- */
 
 void stage_hsm_takes(struct stage *s, struct message *question, int *page_fd);
-void stage_hsm_wraps(struct stage *s);                        /* PAGE_WRAP to its end, good */
-void stage_hsm_unwraps(struct stage *s);                      /* PAGE_UNWRAP likewise */
+void stage_hsm_wraps(struct stage *s);   /* PAGE_WRAP to its end, good */
+void stage_hsm_unwraps(struct stage *s); /* PAGE_UNWRAP likewise */
 void stage_hsm_answers(struct stage *s, const struct message *question, int page_fd, struct msg_page_done done);
 
 /* ---- the usual way up to here ---- */
 
-void stage_create(struct stage *s);            /* a volume of STAGE_SIZE, pins kept in s */
-void stage_serve(struct stage *s);             /* server started and attached: keyless */
-void stage_unlock(struct stage *s);            /* and opened, deadlines far away */
+void stage_create(struct stage *s); /* a volume of STAGE_SIZE, pins kept in s */
+void stage_serve(struct stage *s);  /* server started and attached: keyless */
+void stage_unlock(struct stage *s); /* and opened, deadlines far away */
 struct nbd_handle *stage_client(struct stage *s);
 
 #endif

@@ -20,7 +20,7 @@ static const uint8_t uuid[UUID_BYTES] = "0123456789abcdef";
 struct talk {
 	struct keyslot slot;
 	struct channel hsm;
-	struct secret_memory page;   /* the hsm's mapping of the same page */
+	struct secret_memory page; /* the hsm's mapping of the same page */
 	uint64_t nonce;
 	struct keyring *ring;
 };

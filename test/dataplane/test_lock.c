@@ -1,5 +1,6 @@
-/* The gate falls: by order, by deadline, by the supervisor's death or madness; under load, while unlocking, without a key. Each time
- * the keys go first, then every acknowledged write is on the disk, then the process ends; and what a search of its memory finds. */
+/* The gate falls: by order, by deadline, by the supervisor's death or madness; under load, while unlocking, without a key. Each
+ * time the keys go first, then every acknowledged write is on the disk, then the process ends; and what a search of its memory
+ * finds. */
 #include <errno.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -63,7 +64,8 @@ static void client_ends(struct nbd_handle *nbd)
 
 /* ---- a load that remembers what it was promised ---- */
 
-/* Sector i of a writer holds its number in each of its words: `acked` is the newest number acknowledged, `tried` the newest sent. */
+/* Sector i of a writer holds its number in each of its words: `acked` is the newest number acknowledged, `tried` the newest sent.
+ */
 struct writer {
 	pthread_t thread;
 	struct nbd_handle *nbd;
@@ -71,7 +73,7 @@ struct writer {
 	bool flushes;
 	uint32_t acked[SECTORS_EACH], tried[SECTORS_EACH];
 	uint64_t count;
-	int error;                 /* the errno that ended it */
+	int error; /* the errno that ended it */
 };
 
 static atomic_bool stop_writing;
@@ -143,7 +145,7 @@ static void check_sector(const struct writer *w, unsigned i, const uint8_t *sect
 	assert_memory_equal(sector, whole, SECTOR);
 	if (number < w->acked[i] || number > w->tried[i])
 		fail_msg("writer %u, sector %u: %u is there, %u was acknowledged, %u tried", w->index, i, number, w->acked[i],
-		         w->tried[i]);
+			 w->tried[i]);
 }
 
 /* A new process with the same key: every acknowledged write is there, whole. */
@@ -179,7 +181,7 @@ static void expect_wiped(uint8_t cause, bool self, uint64_t within_ms, uint64_t 
 	assert_true(m.body.dp_wiped.wiped_ns >= m.body.dp_wiped.cut_ns);
 	if (m.body.dp_wiped.wiped_ns - since_ns > within_ms * 1000000u)
 		fail_msg("wiped after %.1f ms, %llu are allowed", (double)(m.body.dp_wiped.wiped_ns - since_ns) / 1e6,
-		         (unsigned long long)within_ms);
+			 (unsigned long long)within_ms);
 }
 
 static void expect_drained(void)
@@ -209,14 +211,15 @@ static void a_lock_under_load_loses_no_acknowledged_write(void **state)
 	assert_int_equal(m.nonce, 53);
 	assert_false(m.body.dp_wiped.self);
 	print_message("          cut %.2f ms and wiped %.2f ms after the order\n", (double)(m.body.dp_wiped.cut_ns - since) / 1e6,
-	              (double)(m.body.dp_wiped.wiped_ns - since) / 1e6);
-	assert_true(m.body.dp_wiped.wiped_ns - since < 500000000u); /* a shared test machine; the bound proper is measured elsewhere */
+		      (double)(m.body.dp_wiped.wiped_ns - since) / 1e6);
+	assert_true(m.body.dp_wiped.wiped_ns - since <
+		    500000000u); /* a shared test machine; the bound proper is measured elsewhere */
 	expect_drained();
 	assert_int_equal(stage_wait_end(&stage, 2000), 0);
 	join_writers(w);
 	for (int i = 0; i < WRITERS; i++) /* refused, or cut off: never anything else */
-		assert_true(w[i].error == ESHUTDOWN || w[i].error == ENOTCONN || w[i].error == ECONNRESET || w[i].error == EPIPE ||
-		            w[i].error == 0 || w[i].error == EINVAL);
+		assert_true(w[i].error == ESHUTDOWN || w[i].error == ENOTCONN || w[i].error == ECONNRESET ||
+			    w[i].error == EPIPE || w[i].error == 0 || w[i].error == EINVAL);
 	all_acknowledged_is_there(w);
 }
 
@@ -359,8 +362,8 @@ static struct nbd_handle *stubborn_client(void)
 	return nbd;
 }
 
-/* nbdkit 1.32.5 fails an assertion when such a client goes. The others are served on; after some, it is a lock, in order. In any case
- * nothing acknowledged is lost. */
+/* nbdkit 1.32.5 fails an assertion when such a client goes. The others are served on; after some, it is a lock, in order. In any
+ * case nothing acknowledged is lost. */
 static void a_client_that_dies_takes_nobody_along(void **state)
 {
 	struct nbd_handle *nbd, *stubborn;
@@ -637,7 +640,8 @@ static void plaintext_does_not_stay(void **state)
 	assert_int_equal(search(stage.child, line, "--no-registers --inject"), 0);
 	assert_int_equal(nbd_pread(nbd, other, SECTOR, 0, 0), 0);
 	assert_memory_equal(other, marker, SECTOR);
-	assert_int_equal(search(stage.child, line, "--no-registers --inject"), 1); /* the search does see it, in the reply's buffer */
+	assert_int_equal(search(stage.child, line, "--no-registers --inject"),
+			 1); /* the search does see it, in the reply's buffer */
 	client_ends(nbd);
 	sleep_ms(100);
 	assert_int_equal(search(stage.child, line, "--no-registers --inject"), 0);
@@ -699,7 +703,7 @@ int main(int argc, char **argv)
 		return 64;
 	if (preload != NULL && strcmp(preload, "none") == 0) {
 		fprintf(stderr, "skipped: %zu tests: this compiler's sanitizer cannot be loaded into nbdkit\n",
-		        sizeof tests / sizeof tests[0]);
+			sizeof tests / sizeof tests[0]);
 		return 77;
 	}
 	stage_bin = argv[1];

@@ -1,4 +1,5 @@
-/* The serving process with a real client: what is written comes back, what is damaged does not, what is not allowed is refused. */
+/* The serving process with a real client: what is written comes back, what is damaged does not, what is not allowed is refused.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -78,7 +79,7 @@ static void any_offset_and_length_round_trip(void **state)
 		size_t size;
 		uint64_t at;
 	} pieces[] = {
-		{ 1, 0 },          { 4096, 4096 },   { 4095, 8193 }, { 2, 12287 },         { 131072, 40000 },
+		{ 1, 0 },          { 4096, 4096 },   { 4095, 8193 }, { 2, 12287 },          { 131072, 40000 },
 		{ 4097, 1000001 }, { 512, 1049088 }, { 65536, 0 },   { 1, STAGE_SIZE - 1 }, { 3000000, 5000003 },
 	};
 	struct nbd_handle *nbd;
@@ -520,7 +521,7 @@ static void run_by_hand(const char *arguments, const char *says)
 	int status;
 
 	snprintf(command, sizeof command, "LD_PRELOAD=%s ASAN_OPTIONS=detect_leaks=0 nbdkit -f %s/fallgate-nbd.so %s 2>&1",
-	         getenv("FALLGATE_TEST_PRELOAD") != NULL ? getenv("FALLGATE_TEST_PRELOAD") : "", stage_bin, arguments);
+		 getenv("FALLGATE_TEST_PRELOAD") != NULL ? getenv("FALLGATE_TEST_PRELOAD") : "", stage_bin, arguments);
 	out = popen(command, "re");
 	assert_non_null(out);
 	assert_non_null(fgets(line, sizeof line, out));
@@ -569,7 +570,7 @@ int main(int argc, char **argv)
 		return 64;
 	if (preload != NULL && strcmp(preload, "none") == 0) {
 		fprintf(stderr, "skipped: %zu tests: this compiler's sanitizer cannot be loaded into nbdkit\n",
-		        sizeof tests / sizeof tests[0]);
+			sizeof tests / sizeof tests[0]);
 		return 77;
 	}
 	stage_bin = argv[1];

@@ -137,8 +137,8 @@ static void nothing_reaches_outside(void **state)
 {
 	static const struct {
 		uint64_t at, size;
-	} bad[] = { { SIZE, 1 },         { SIZE - 1, 2 },   { 0, SIZE + 1 },         { UINT64_MAX, 1 },
-		    { UINT64_MAX, 2 },   { SIZE + 1, 0 },   { UINT64_MAX - 1, 4096 }, { UINT64_C(1) << 63, 4096 } };
+	} bad[] = { { SIZE, 1 },       { SIZE - 1, 2 }, { 0, SIZE + 1 },          { UINT64_MAX, 1 },
+		    { UINT64_MAX, 2 }, { SIZE + 1, 0 }, { UINT64_MAX - 1, 4096 }, { UINT64_C(1) << 63, 4096 } };
 	static uint8_t data[SIZE + 1];
 	struct block *b;
 	struct stat st;

@@ -201,7 +201,7 @@ static int do_exec(void)
 	pid_t child = vfork();
 
 	if (child == 0) {
-		execve("/bin/true", (char *const[]){ (char *)(uintptr_t)"true", NULL }, nothing);
+		execve("/bin/true", (char *const[]){ (char *)(uintptr_t) "true", NULL }, nothing);
 		_exit(errno);
 	}
 	if (child < 0 || waitpid(child, &status, 0) != child)
@@ -338,7 +338,10 @@ static int do_limits_and_owner(void)
 	       result(setresuid((uid_t)-1, (uid_t)-1, (uid_t)-1)) + result((long)syscall(SYS_pidfd_open, getpid(), 0));
 }
 
-#define SAME(n) { n, n, n, n }
+#define SAME(n)                                                                                                                  \
+	{                                                                                                                        \
+		n, n, n, n                                                                                                       \
+	}
 
 /* In the order of enum sandbox_profile: supervisor, dataplane, mgmt, hsm. 0: works. KILLED: SIGSYS. Else the errno. */
 /* clang-format off */
@@ -478,7 +481,8 @@ static int enter_mgmt_and_wait(void)
 
 static int enter_dataplane_and_work(void)
 {
-	return sandbox_enter(SANDBOX_DATAPLANE) != 0 ? EPERM : do_read_and_write() + do_thread() + do_secret_memory() + do_accept();
+	return sandbox_enter(SANDBOX_DATAPLANE) != 0 ? EPERM
+						     : do_read_and_write() + do_thread() + do_secret_memory() + do_accept();
 }
 
 static int enter_hsm_and_work(void)

@@ -75,8 +75,12 @@ static void a_child_does_not_inherit_it(void **state)
 
 static void a_page_that_its_sender_could_shrink_is_refused(void **state)
 {
-	static const int seals[] = { 0, F_SEAL_SHRINK, F_SEAL_GROW | F_SEAL_SEAL, F_SEAL_SHRINK | F_SEAL_SEAL,
-				     F_SEAL_SHRINK | F_SEAL_GROW, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL | F_SEAL_WRITE };
+	static const int seals[] = { 0,
+				     F_SEAL_SHRINK,
+				     F_SEAL_GROW | F_SEAL_SEAL,
+				     F_SEAL_SHRINK | F_SEAL_SEAL,
+				     F_SEAL_SHRINK | F_SEAL_GROW,
+				     F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL | F_SEAL_WRITE };
 	struct secret_memory m;
 
 	(void)state;

@@ -322,7 +322,7 @@ static void random_damage_never_leaks(void **state)
 		for (int k = rand() % 3; k > 0; k--)
 			((uint8_t *)&m)[(size_t)rand() % 200] = (uint8_t)rand();
 		send_raw(e->a.fd, &m, (size_t)rand() % 8 ? sample_bytes(&m) % (sizeof m + 1) : (size_t)rand() % sizeof m, fds,
-		         (unsigned)rand() % 4);
+			 (unsigned)rand() % 4);
 		switch (receive(&e->b, &m, &count)) {
 		case 1:
 			break;

@@ -32,9 +32,15 @@ struct byte_case {
 	unsigned low, high;
 };
 
-#define T(t, member, f) { t, offsetof(struct message, body.member.f) - offsetof(struct message, body), \
-			  sizeof(((struct message *)0)->body.member.f) }
-#define B(t, member, f, lo, hi) { t, offsetof(struct message, body.member.f) - offsetof(struct message, body), lo, hi }
+#define T(t, member, f)                                                                                                          \
+	{                                                                                                                        \
+		t, offsetof(struct message, body.member.f) - offsetof(struct message, body),                                     \
+			sizeof(((struct message *)0)->body.member.f)                                                             \
+	}
+#define B(t, member, f, lo, hi)                                                                                                  \
+	{                                                                                                                        \
+		t, offsetof(struct message, body.member.f) - offsetof(struct message, body), lo, hi                              \
+	}
 
 /* clang-format off */
 static const struct text_case texts[] = {
@@ -229,8 +235,8 @@ static void dates_are_8_digits_or_nothing(void **state)
 static void names_that_reach_file_names_are_good_names(void **state)
 {
 	static const char *const good[] = { "a", "0", "vol-1", "a_b-c", "abcdefghijklmnopqrstuvwxyz01234" };
-	static const char *const bad[] = { "",   "-a",   "_a",  "A",    "a/b",  "..",  "a.b", "a b", "a\n",
-					   "\x80", "a\x80", "a%s", "a\\b", "abcdefghijklmnopqrstuvwxyz012345" };
+	static const char *const bad[] = { "",    "-a",  "_a",   "A",     "a/b", "..",   "a.b",
+					   "a b", "a\n", "\x80", "a\x80", "a%s", "a\\b", "abcdefghijklmnopqrstuvwxyz012345" };
 	struct message m;
 
 	(void)state;
@@ -263,20 +269,20 @@ static void direction_size_and_descriptor_count_are_exact(void **state)
 				bool allowed = (row->sender == ROLE_COUNT || row->sender == from) && row->receiver == to;
 
 				assert_int_equal(message_check(&m, sample_bytes(&m), row->max_fds, (enum process_role)from,
-				                               (enum process_role)to),
-				                 allowed ? 0 : ERR_PROTOCOL);
+							       (enum process_role)to),
+						 allowed ? 0 : ERR_PROTOCOL);
 			}
 		}
 		assert_int_equal(message_check(&m, sample_bytes(&m), row->max_fds + 1u, sample_sender(t),
-		                               (enum process_role)row->receiver),
-		                 ERR_PROTOCOL);
+					       (enum process_role)row->receiver),
+				 ERR_PROTOCOL);
 		if (row->min_fds > 0)
-			assert_int_equal(message_check(&m, sample_bytes(&m), 0, sample_sender(t),
-			                               (enum process_role)row->receiver),
-			                 ERR_PROTOCOL);
+			assert_int_equal(
+				message_check(&m, sample_bytes(&m), 0, sample_sender(t), (enum process_role)row->receiver),
+				ERR_PROTOCOL);
 		for (size_t n = 0; n <= sizeof m; n++)
 			assert_int_equal(message_check(&m, n, row->max_fds, sample_sender(t), (enum process_role)row->receiver),
-			                 n == sample_bytes(&m) ? 0 : ERR_PROTOCOL);
+					 n == sample_bytes(&m) ? 0 : ERR_PROTOCOL);
 		m.size++;
 		assert_int_equal(check(&m), ERR_PROTOCOL);
 	}
@@ -340,9 +346,10 @@ static void what_passes_is_safe_to_use(void **state)
 
 		sample_message(&m, t, 0);
 		for (int k = 0; k <= rand() % 4; k++)
-			((uint8_t *)&m)[(size_t)rand() % (sample_bytes(&m) > sizeof m ? sizeof m : sample_bytes(&m))] = (uint8_t)rand();
+			((uint8_t *)&m)[(size_t)rand() % (sample_bytes(&m) > sizeof m ? sizeof m : sample_bytes(&m))] =
+				(uint8_t)rand();
 		if (message_check(&m, offsetof(struct message, body) + message_row(t)->size, message_row(t)->max_fds,
-		                  sample_sender(t), (enum process_role)message_row(t)->receiver) != 0)
+				  sample_sender(t), (enum process_role)message_row(t)->receiver) != 0)
 			continue;
 		passed++;
 		assert_non_null(message_row(m.type));

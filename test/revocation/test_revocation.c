@@ -204,7 +204,7 @@ struct mutant {
 	enum gate_event event;
 	enum gate_state next;
 	uint32_t drop, add; /* actions */
-	uint8_t rule; /* enum gate_rule */
+	uint8_t rule;       /* enum gate_rule */
 };
 
 #define SAME_RULE RULE_UNWRITTEN

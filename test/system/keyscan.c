@@ -1,5 +1,6 @@
-/* keyscan: looks for key material in other processes: every mapping, and the registers of every thread. What must hold: what could
- * not be read is never called clean (exit 2); every thread is let go by hand; it prints where, and which label, never the bytes.
+/* keyscan: looks for key material in other processes: every mapping, and the registers of every thread. What must hold: what
+ * could not be read is never called clean (exit 2); every thread is let go by hand; it prints where, and which label, never the
+ * bytes.
  *
  *   keyscan [--inject] [--no-registers] PID... < PATTERNS     "HEX LABEL" a line; prints "PID LABEL WHERE"
  *   keyscan --derive < KEY > PATTERNS                         see keyscan.h
@@ -24,7 +25,7 @@ struct piece {
 };
 
 struct patterns {
-	uint8_t filter[131072];    /* one bit for each of 2^20 hashes: answers nearly every offset from a near cache */
+	uint8_t filter[131072]; /* one bit for each of 2^20 hashes: answers nearly every offset from a near cache */
 	struct piece *table;
 	size_t mask, used;
 	char **labels;
@@ -176,7 +177,7 @@ void patterns_scan(const struct patterns *p, const uint8_t *data, size_t size, p
 struct mapping {
 	uint64_t from, to;
 	bool readable;
-	bool file;        /* pages may exist that this process has not touched */
+	bool file; /* pages may exist that this process has not touched */
 	char name[256];
 };
 
@@ -186,11 +187,11 @@ struct search {
 	pid_t pid;
 	int mem, pagemap;
 	bool inject;
-	const char *where;      /* what is being scanned, for the report */
+	const char *where; /* what is being scanned, for the report */
 	uint64_t base;
 	const char *last_label; /* one line a label and mapping is enough */
 	size_t found, blind;
-	uint64_t first_page;    /* of the window into pagemap */
+	uint64_t first_page; /* of the window into pagemap */
 	size_t window;
 	uint64_t entries[4096];
 };
@@ -269,7 +270,7 @@ static void say_blind(struct search *s, const struct mapping *m, uint64_t addres
 {
 	s->blind++;
 	fprintf(stderr, "keyscan: process %d: 0x%" PRIx64 " of %s cannot be read: %s\n", (int)s->pid, address,
-	        m->name[0] != '\0' ? m->name : "an anonymous mapping", why);
+		m->name[0] != '\0' ? m->name : "an anonymous mapping", why);
 }
 
 /* How many bytes from `from` on have content, at most `most`; 0: skip a page. */

@@ -72,7 +72,8 @@ static uint8_t sbox(uint8_t v)
 		inverse = times(inverse, v);
 	if (v == 0)
 		inverse = 0;
-	return inverse ^ rotate_left(inverse, 1) ^ rotate_left(inverse, 2) ^ rotate_left(inverse, 3) ^ rotate_left(inverse, 4) ^ 0x63;
+	return inverse ^ rotate_left(inverse, 1) ^ rotate_left(inverse, 2) ^ rotate_left(inverse, 3) ^ rotate_left(inverse, 4) ^
+	       0x63;
 }
 
 static void schedule(uint8_t keys[ROUNDS + 1][16], const uint8_t key[32])
@@ -303,7 +304,8 @@ int keyscan_derive(FILE *file, FILE *out)
 
 	while (fgets(line, sizeof line, file) != NULL)
 		if (!read_line(&in, line)) {
-			fputs("keyscan: a line is not one of payload HEX96, uuid HEX32, gen N, salt HEX24 (at most 256)\n", stderr);
+			fputs("keyscan: a line is not one of payload HEX96, uuid HEX32, gen N, salt HEX24 (at most 256)\n",
+			      stderr);
 			return -1;
 		}
 	if (!in.have_payload || !in.have_uuid) {

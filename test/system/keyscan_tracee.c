@@ -303,7 +303,8 @@ static long make_memfd(struct tracee *t)
 	f = fopen(path, "r");
 	while (fd == -ENOENT && f != NULL && fgets(line, sizeof line, f) != NULL)
 		if (sscanf(line, "%llx", &from) == 1 && strstr(line, " r--p 00000000 ") != NULL &&
-		    pread(t->mem, start, sizeof start, (off_t)from) == (ssize_t)sizeof start && memcmp(start, ELFMAG, SELFMAG) == 0)
+		    pread(t->mem, start, sizeof start, (off_t)from) == (ssize_t)sizeof start &&
+		    memcmp(start, ELFMAG, SELFMAG) == 0)
 			fd = call(t, SYS_memfd_create, from, MFD_CLOEXEC, 0);
 	if (f != NULL)
 		fclose(f);

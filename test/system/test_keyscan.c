@@ -83,16 +83,16 @@ static void keep_in_registers(void)
 
 	say('R');
 	__asm__ volatile("movdqu (%[key]), %%xmm9\n"
-	                 "movdqu 16(%[key]), %%xmm10\n"
-	                 "pxor %%xmm11, %%xmm11\n"
-	                 "movdqu %%xmm11, (%[key])\n"
-	                 "movdqu %%xmm11, 16(%[key])\n"
-	                 "syscall\n"
-	                 "pxor %%xmm9, %%xmm9\n"
-	                 "pxor %%xmm10, %%xmm10\n"
-	                 : "+a"(number)
-	                 : [key] "r"(planted), "D"(zero), "S"(order), "d"(one)
-	                 : "rcx", "r11", "memory", "xmm9", "xmm10", "xmm11");
+			 "movdqu 16(%[key]), %%xmm10\n"
+			 "pxor %%xmm11, %%xmm11\n"
+			 "movdqu %%xmm11, (%[key])\n"
+			 "movdqu %%xmm11, 16(%[key])\n"
+			 "syscall\n"
+			 "pxor %%xmm9, %%xmm9\n"
+			 "pxor %%xmm10, %%xmm10\n"
+			 : "+a"(number)
+			 : [key] "r"(planted), "D"(zero), "S"(order), "d"(one)
+			 : "rcx", "r11", "memory", "xmm9", "xmm10", "xmm11");
 	if (number != 1)
 		_exit(3);
 	say('W');

@@ -21,6 +21,6 @@ void hash_hmac(uint8_t out[HASH_BYTES], const void *key, size_t key_size, const 
 
 /* SP 800-108r1 4.1, one block: HMAC(key, be32(1) || label || 0x00 || context || be32(256)). out should be secret memory. */
 void hash_kdf(uint8_t out[HASH_BYTES], const uint8_t key[HASH_BYTES], const char *label, const void *context,
-              size_t context_size);
+	      size_t context_size);
 
 #endif

@@ -11,7 +11,7 @@ enum sandbox_profile {
 	SANDBOX_SUPERVISOR, /* allow-list; may fork and exec */
 	SANDBOX_DATAPLANE,  /* allow-list; threads, I/O on open descriptors, accept; no open, no exec, no new sockets */
 	SANDBOX_MGMT,       /* allow-list; datagrams; no file system, no exec */
-	SANDBOX_HSM,        /* deny-list: a vendor's module needs what it needs; no ptrace, mount, kexec, bpf, module loading ... */
+	SANDBOX_HSM, /* deny-list: a vendor's module needs what it needs; no ptrace, mount, kexec, bpf, module loading ... */
 };
 
 /* PR_SET_NO_NEW_PRIVS, PR_SET_DUMPABLE 0, RLIMIT_CORE 0. 0 or ERR_UNSUPPORTED. */
