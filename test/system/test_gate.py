@@ -251,7 +251,7 @@ def test_detach_and_attach(agent):
     data = write_something(agent)
     agent.cli("detach", "demo", role="operator")
     agent.wait_state("LOCKED", timeout=10)
-    assert not agent.dataplanes()
+    agent.wait_for(lambda: not agent.dataplanes(), 5, "the end of the data plane")  # LOCKED is when the keys are gone; the drain follows
     agent.cli("attach", "demo", role="operator")
     agent.wait_state("AVAILABLE", timeout=10)
     assert same(agent, data)

@@ -190,7 +190,8 @@ struct user {
 	pthread_t thread;
 	struct keyring *keys;
 	uint64_t random;
-	unsigned long wrong, done;
+	unsigned long wrong;
+	atomic_ulong done;
 	int last;
 };
 
@@ -227,6 +228,9 @@ static void a_busy_ring_is_right_until_it_is_wiped_and_then_empty(void **state)
 		users[i].random = 7 + i;
 		pthread_create(&users[i].thread, NULL, use, &users[i]);
 	}
+	for (unsigned i = 0; i < THREADS; i++)
+		while (atomic_load(&users[i].done) < 2) /* a loaded machine starts threads late */
+			usleep(1000);
 	usleep(60000);
 	keyring_wipe(k);
 	for (size_t i = 0; i < keyring_memory(k)->size; i++)
