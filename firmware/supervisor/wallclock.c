@@ -8,10 +8,11 @@
 #include "kek.h"
 #include "volume.h"
 
-#define LOOK_NS   SEC_NS
-#define JUMP_NS   (5 * (int64_t)SEC_NS)
-#define BEHIND_NS (5 * 60 * SEC_NS) /* what a clock may be set back without being doubted: a drift, a leap, a slow start of NTP  \
-				     */
+#define LOOK_NS SEC_NS
+#define JUMP_NS (5 * (int64_t)SEC_NS)
+#define BEHIND_NS                                                                                                                \
+	(5 * 60 * SEC_NS) /* what a clock may be set back without being doubted: a drift, a leap, a slow start of NTP            \
+			   */
 
 enum wall_verdict wallclock_judge(struct wallclock *w, uint64_t wall_ns, uint64_t boot_ns)
 {
