@@ -121,19 +121,25 @@ static int check_signature(struct creator *c)
 	return 0;
 }
 
-/* What a format writes first has to fit: a sparse file may promise more than its file system holds. */
-static int check_free_space(struct creator *c)
+/* All of a file's room is taken now: a sparse file promises more than its file system may hold one day, and a write that was
+ * acknowledged must find its place. Where the file system cannot do that, at least the headers and the log have to fit. */
+static int take_space(struct creator *c, uint64_t size)
 {
 	struct statvfs fs;
-	uint64_t need = volume_backing_size(SECTOR_BYTES), room;
+	uint64_t need = size, room = 0;
+	int error = fallocate(c->backing_fd, 0, 0, (off_t)size) == 0 ? 0 : errno;
 
-	if (fstatvfs(c->backing_fd, &fs) != 0)
-		return 0; /* the writes will tell */
-	if (!mul_u64(&room, fs.f_bavail, fs.f_frsize) || room >= need)
-		return 0;
-	return fail(c, ERR_NOSPACE,
-		    "the file system has %llu KiB free, a volume's headers and log need %llu KiB: free some space",
-		    (unsigned long long)(room / 1024), (unsigned long long)(need / 1024));
+	if (error == 0 || fstatvfs(c->backing_fd, &fs) != 0)
+		return 0; /* else the writes will tell */
+	if (!mul_u64(&room, fs.f_bavail, fs.f_frsize))
+		room = UINT64_MAX;
+	if (error != ENOSPC && error != EDQUOT && error != EFBIG) {
+		need = volume_backing_size(SECTOR_BYTES);
+		if (room >= need)
+			return 0;
+	}
+	return fail(c, ERR_NOSPACE, "the file system has %llu KiB free, the volume needs %llu KiB: free some space",
+	            (unsigned long long)(room / 1024), (unsigned long long)(need / 1024));
 }
 
 static int grow_file(struct creator *c)
@@ -155,7 +161,7 @@ static int grow_file(struct creator *c)
 			return fail(c, error_from_errno(errno), "the backing file cannot grow to %llu bytes: %s",
 				    (unsigned long long)want, strerror(errno));
 	}
-	return check_free_space(c);
+	return take_space(c, want > (uint64_t)st.st_size ? want : (uint64_t)st.st_size);
 }
 
 static int prepare_backing(struct creator *c)
