@@ -219,6 +219,11 @@ uint64_t volume_backing_size(uint64_t size)
 	return geometry_minimum(n, geometry_log_blocks(n));
 }
 
+uint64_t volume_backing_size_for(const struct volume_format *f)
+{
+	return volume_backing_size(f->size);
+}
+
 /* The most sectors that fit into backing bytes: both the log and the tree grow with the sectors, so halving finds it. */
 static uint64_t most_sectors(uint64_t backing)
 {

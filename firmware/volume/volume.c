@@ -512,6 +512,11 @@ int volume_write(struct volume *v, const void *buf, size_t size, uint64_t at, bo
 	return 0;
 }
 
+int volume_step(struct volume *v)
+{
+	return v->read_only ? 0 : engine_checkpoint(v, false);
+}
+
 int volume_flush(struct volume *v)
 {
 	int r = engine_admits(v);
@@ -970,6 +975,7 @@ uint64_t volume_size(const struct volume *v)
 
 void volume_stats(struct volume *v, struct volume_stats *out)
 {
+	memset(out, 0, sizeof *out);
 	out->read_ops = atomic_load(&v->read_ops);
 	out->write_ops = atomic_load(&v->write_ops);
 	out->flush_ops = atomic_load(&v->flush_ops);

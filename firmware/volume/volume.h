@@ -63,7 +63,13 @@ struct volume_format {
 	const char *label;
 	struct kek_slot slot;     /* the first KEK slot, with the wrapped payload of generation gen_no */
 	uint64_t now;             /* seconds since the epoch */
+	/* Tiny geometries for tests; 0 = the standard. Such a volume opens only with volume_options.test_geometry. */
+	unsigned fanout;          /* slots used in a node, 4 .. 100 */
+	uint64_t log_blocks;      /* at least 8 */
 };
+
+/* The same as volume_backing_size for the geometry that f asks for. */
+uint64_t volume_backing_size_for(const struct volume_format *f);
 
 /* How large a backing file must be for `size` client bytes (multiple of 4096, > 0). 0 if it does not fit in 63 bits. */
 uint64_t volume_backing_size(uint64_t size);
@@ -79,6 +85,12 @@ struct volume_options {
 	size_t dirty_nodes_max;   /* a checkpoint runs before more are dirty; bounds the lock's work; 0 = default (1024) */
 	const uint8_t *kcv;       /* KCV_BYTES pinned by the appliance: a mismatch is ERR_FOREIGN. NULL only in tests and tools */
 	uint64_t expect_size;     /* pinned client size in bytes; 0 = do not check */
+	bool assume_4k;           /* open a device that does not promise to write 4096 bytes at once */
+	size_t held_max;          /* bytes of sealed sectors that wait for their place; 0 = default (8 MiB) */
+	size_t pending_max;       /* log entries after which a checkpoint runs; 0 = what the log allows */
+	bool stepped;             /* no thread of its own: all work is done inside the calls, in a fixed order */
+	bool test_geometry;       /* accept fanouts and log sizes that no standard volume has */
+	int mutant;               /* enum volume_mutant, only in a build with FALLGATE_MUTANTS; 0 = none */
 };
 
 /* Authenticates header and root with the ring's keys, recovers, and is ready to serve. Takes neither dev nor ring over: the caller
@@ -114,12 +126,21 @@ void volume_lock_keys(struct volume *v, uint64_t *cut_ns, uint64_t *wiped_ns);
  * with which acknowledged writes may have been lost (ERR_IO, ERR_NOSPACE, ERR_FAILSTOP). */
 int volume_lock_drain(struct volume *v);
 
+/* With `stepped`: one step of what the thread does otherwise: writes what is held, then a checkpoint if one is due. 0 or an error. */
+int volume_step(struct volume *v);
+
 struct volume_stats {
 	uint64_t read_ops, write_ops, flush_ops, zero_ops;
 	uint64_t read_bytes, written_bytes;
 	uint64_t bad_tags;        /* sectors and nodes whose tag failed since open */
 	uint64_t dirty_nodes;
 	bool failstop;
+	uint64_t held_bytes;      /* sealed, not yet in place */
+	uint64_t log_blocks;      /* written since open */
+	uint64_t checkpoints;     /* since open */
+	uint64_t recovered;       /* log entries replayed by the open */
+	uint64_t fallen_back;     /* objects whose newest version the cut had kept from its place */
+	uint64_t lost;            /* sectors that recovery found in no version it may accept: they are BAD */
 };
 void volume_stats(struct volume *v, struct volume_stats *out);
 
