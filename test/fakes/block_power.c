@@ -31,8 +31,8 @@ struct power {
 	pthread_mutex_t lock;
 	size_t pages;
 	struct arena arena;
-	const uint8_t **start;       /* durable where the record begins */
-	const uint8_t **view;        /* what a read sees */
+	const uint8_t **start;         /* durable where the record begins */
+	const uint8_t **view;          /* what a read sees */
 	struct pending_list inherited; /* unflushed where the record begins */
 	struct power_event *events;
 	size_t event_count, event_room;
@@ -448,8 +448,7 @@ struct power_cursor *power_cursor_new(const struct block *b)
 	c->durable = must(calloc(m->pages + 1, sizeof *c->durable));
 	memcpy(c->durable, m->start, m->pages * sizeof *c->durable);
 	for (size_t i = 0; i < m->inherited.count; i++)
-		pend(&c->pending, m->inherited.items[i].page, m->inherited.items[i].bytes,
-		     m->inherited.items[i].doomed);
+		pend(&c->pending, m->inherited.items[i].page, m->inherited.items[i].bytes, m->inherited.items[i].doomed);
 	issue(c);
 	return c;
 }

@@ -1,8 +1,8 @@
-/* Exhaustive power cuts. A client with dice works on a stepped engine while the device records; then, at every event of the record,
- * the device comes back with every choice (or many) of the unflushed 4 KiB writes, is opened, and every sector is asked for. One
- * point = one image recovered with every sector checked, twice with another opening between. Some images, and some devices whose
- * program alone died, are used a little after the opening, recorded again and cut again at each of those events, the recovery's own
- * among them. Everything follows from the seed; a failure ends with the line that brings it back.
+/* Exhaustive power cuts. A client with dice works on a stepped engine while the device records; then, at every event of the
+ * record, the device comes back with every choice (or many) of the unflushed 4 KiB writes, is opened, and every sector is asked
+ * for. One point = one image recovered with every sector checked, twice with another opening between. Some images, and some
+ * devices whose program alone died, are used a little after the opening, recorded again and cut again at each of those events,
+ * the recovery's own among them. Everything follows from the seed; a failure ends with the line that brings it back.
  *
  *   powercut [--points N] [--seed S] [--mutant NAME] [--second-cuts] [--geometry tiny|standard] [--only POINT]
  *            [--expect-failure] [--failures N] [--progress] */
@@ -21,10 +21,10 @@
 
 enum {
 	EXHAUSTIVE_BITS = 12,
-	SAMPLE = 48,         /* images at one event when not all are tried */
-	SAMPLE_AGAIN = 5,    /* the same at the events of a second record */
-	SECOND_ONE_IN = 48,  /* first cuts that are used, recorded and cut again */
-	DEATH_ONE_IN = 24,   /* events at which the program alone dies, too */
+	SAMPLE = 48,        /* images at one event when not all are tried */
+	SAMPLE_AGAIN = 5,   /* the same at the events of a second record */
+	SECOND_ONE_IN = 48, /* first cuts that are used, recorded and cut again */
+	DEATH_ONE_IN = 24,  /* events at which the program alone dies, too */
 	PENDING_MAX = 4096,
 	PATH_MAX_BYTES = 2 * PENDING_MAX / 4 + 64,
 	HANG_SECONDS = 120,
@@ -71,9 +71,9 @@ static void name_point(struct run *r)
 {
 	const struct options *o = r->options;
 
-	snprintf(again_line, sizeof again_line, "powercut --geometry %s --seed %llu%s%s --only %s\n", o->standard ? "standard" : "tiny",
-		 (unsigned long long)r->seed, o->mutant != 0 ? " --mutant " : "", o->mutant != 0 ? mutant_name(o->mutant) : "",
-		 r->path);
+	snprintf(again_line, sizeof again_line, "powercut --geometry %s --seed %llu%s%s --only %s\n",
+		 o->standard ? "standard" : "tiny", (unsigned long long)r->seed, o->mutant != 0 ? " --mutant " : "",
+		 o->mutant != 0 ? mutant_name(o->mutant) : "", r->path);
 }
 
 static bool fail(struct run *r)
@@ -543,7 +543,8 @@ static double seconds(void)
 static void report(const struct run *r, unsigned long seeds, double took, bool last)
 {
 	fprintf(last ? stdout : stderr,
-		"%s%lu points (%lu of them second cuts, after %lu deaths of the program alone), %lu workloads, %lu events, at most %lu "
+		"%s%lu points (%lu of them second cuts, after %lu deaths of the program alone), %lu workloads, %lu events, at "
+		"most %lu "
 		"unflushed, %lu failures, %.0f points/s\n",
 		last ? "" : "  ", r->points, r->second_points, r->deaths, seeds, r->events, r->most_pending, r->failures,
 		(double)r->points / (took > 0 ? took : 1));
@@ -610,10 +611,11 @@ static void usage(void)
 static void parse(struct options *o, int argc, char **argv)
 {
 	static const struct option names[] = {
-		{ "points", 1, NULL, 'p' },	{ "seed", 1, NULL, 's' },     { "mutant", 1, NULL, 'm' },
-		{ "second-cuts", 0, NULL, '2' }, { "geometry", 1, NULL, 'g' }, { "only", 1, NULL, 'o' },
-		{ "expect-failure", 0, NULL, 'x' }, { "failures", 1, NULL, 'f' }, { "progress", 0, NULL, 'v' },
-		{ 0 },
+		{ "points", 1, NULL, 'p' },         { "seed", 1, NULL, 's' },
+		{ "mutant", 1, NULL, 'm' },         { "second-cuts", 0, NULL, '2' },
+		{ "geometry", 1, NULL, 'g' },       { "only", 1, NULL, 'o' },
+		{ "expect-failure", 0, NULL, 'x' }, { "failures", 1, NULL, 'f' },
+		{ "progress", 0, NULL, 'v' },       { 0 },
 	};
 	int c;
 

@@ -88,7 +88,7 @@ static int write_sectors(struct player *p, bool ragged)
 	int r;
 
 	draw_sectors(p, &lba, &count);
-	if (ragged) {
+	if (ragged && !p->unsure) {
 		head = (size_t)dice_below(&p->dice, SECTOR_BYTES / 2);
 		tail = (size_t)dice_below(&p->dice, SECTOR_BYTES / 2);
 	}
@@ -97,6 +97,7 @@ static int write_sectors(struct player *p, bool ragged)
 	r = volume_write(p->session.volume, p->buffer + head, count * (size_t)SECTOR_BYTES - head - tail,
 			 lba * (uint64_t)SECTOR_BYTES + head, fua);
 	answer(p, act, r == 0);
+	p->unsure = p->unsure || r != 0;
 	return r;
 }
 
@@ -116,6 +117,7 @@ static int zero_sectors(struct player *p)
 	r = volume_zero(p->session.volume, count * (uint64_t)SECTOR_BYTES, lba * (uint64_t)SECTOR_BYTES, dice_one_in(&p->dice, 2),
 			fua);
 	answer(p, act, r == 0);
+	p->unsure = p->unsure || r != 0;
 	return r;
 }
 
@@ -189,6 +191,7 @@ bool play_found(struct player *p)
 	if (p->live != NULL && allowed_check(p->live, p->buffer, p->complaint, sizeof p->complaint) < p->world->sectors)
 		return false;
 	answer(p, ask(p, everywhere(p, ACT_FOUND), p->buffer), true);
+	p->unsure = false;
 	return true;
 }
 
@@ -239,7 +242,8 @@ bool play_lost_flush(struct player *p)
 
 	if (write_sectors(p, false) != 0)
 		return true;
-	power_fail(p->dev, (struct power_fault){ .kinds = 1 << POWER_FLUSH, .nth = 1 + dice_below(&p->dice, 2), .error = ERR_IO });
+	power_fail(p->dev,
+		   (struct power_fault){ .kinds = 1 << POWER_FLUSH, .nth = 1 + dice_below(&p->dice, 2), .error = ERR_IO });
 	for (unsigned i = 0; i < 3 && power_failed(p->dev) == 0; i++)
 		(void)flush(p);
 	failed = power_failed(p->dev) != 0;

@@ -1,5 +1,5 @@
-/* A client with dice: writes of several sizes, hot sectors again and again, zeroing, flushes, FUA, closes, locks, deaths. Every call
- * is told to the oracle before and after. What must hold while no power is lost: a read returns the last accepted write. */
+/* A client with dice: writes of several sizes, hot sectors again and again, zeroing, flushes, FUA, closes, locks, deaths. Every
+ * call is told to the oracle before and after. What must hold while no power is lost: a read returns the last accepted write. */
 #ifndef TEST_VOLUME_POWERCUT_PLAY_H
 #define TEST_VOLUME_POWERCUT_PLAY_H
 
@@ -14,8 +14,8 @@ struct player {
 	struct dice dice;
 	uint8_t *buffer; /* all sectors */
 	char complaint[300];
-	bool gone; /* refuses to go on: a flush failed, as it was made to */
-	unsigned long counts[16];
+	bool unsure; /* a write has failed since the last opening: nobody knows what ragged edges would be merged with */
+	bool gone;   /* refuses to go on: a flush failed, as it was made to */
 };
 
 void player_init(struct player *p, const struct world *w, struct block *dev, struct oracle *o, uint64_t seed);

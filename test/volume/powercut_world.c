@@ -301,6 +301,7 @@ void oracle_answer(struct oracle *o, struct block *dev, size_t act, bool good)
 struct allowed {
 	const struct oracle *oracle;
 	size_t *floor, *upto; /* of each sector: the oldest and the newest version that may be found */
+	size_t *accepted;     /* the newest that was answered well: what a flush promises */
 };
 
 struct allowed *allowed_new(const struct oracle *o)
@@ -310,6 +311,7 @@ struct allowed *allowed_new(const struct oracle *o)
 	a->oracle = o;
 	a->floor = must(calloc(o->sectors, sizeof *a->floor));
 	a->upto = must(calloc(o->sectors, sizeof *a->upto));
+	a->accepted = must(calloc(o->sectors, sizeof *a->accepted));
 	return a;
 }
 
@@ -317,6 +319,7 @@ void allowed_free(struct allowed *a)
 {
 	free(a->floor);
 	free(a->upto);
+	free(a->accepted);
 	free(a);
 }
 
@@ -324,6 +327,7 @@ void allowed_begin(struct allowed *a)
 {
 	memset(a->floor, 0, a->oracle->sectors * sizeof *a->floor);
 	memset(a->upto, 0, a->oracle->sectors * sizeof *a->upto);
+	memset(a->accepted, 0, a->oracle->sectors * sizeof *a->accepted);
 }
 
 bool allowed_pass(struct allowed *a, uint64_t mark)
@@ -334,10 +338,12 @@ bool allowed_pass(struct allowed *a, uint64_t mark)
 	for (uint32_t s = act->lba; s < act->lba + act->count; s++) {
 		if (!answered && act->kind != ACT_FLUSH)
 			a->upto[s]++;
+		if (answered && act->good && act->kind != ACT_FLUSH)
+			a->accepted[s] = a->upto[s];
 		if (!answered || !act->good || !act->durable)
 			continue;
-		less = less || a->floor[s] != a->upto[s];
-		a->floor[s] = a->upto[s];
+		less = less || a->floor[s] != a->accepted[s];
+		a->floor[s] = a->accepted[s];
 	}
 	return less;
 }

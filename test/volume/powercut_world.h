@@ -1,6 +1,6 @@
-/* What the power-cut programs share: a seeded stand-in for the kernel's random bytes, one key, a tiny volume drawn from a seed, and
- * an oracle that knows for every sector which contents may be found. What must hold: a sector reads as what it was when last made
- * durable (flush, FUA, close, drain) or as anything accepted for it since; the seed alone decides everything. */
+/* What the power-cut programs share: a seeded stand-in for the kernel's random bytes, one key, a tiny volume drawn from a seed,
+ * and an oracle that knows for every sector which contents may be found. What must hold: a sector reads as what it was when last
+ * made durable (flush, FUA, close, drain) or as anything accepted for it since; the seed alone decides everything. */
 #ifndef TEST_VOLUME_POWERCUT_WORLD_H
 #define TEST_VOLUME_POWERCUT_WORLD_H
 
