@@ -268,7 +268,7 @@ static void some_choices(struct run *r, const struct power_cursor *c, bool *keep
 static void choose(struct run *r, const struct power_cursor *c, struct stage *s, bool anew, bool again, point_fn *fn)
 {
 	size_t n = power_pending(c);
-	bool thorough = !again && r->seed % 4 == 0;
+	bool thorough = !again && r->seed % 8 == 0;
 	unsigned count = again ? SAMPLE_AGAIN : SAMPLE;
 
 	if (power_fresh(c) == 0 && !anew)
@@ -461,7 +461,7 @@ static bool record(struct run *r)
 {
 	struct player p;
 	struct dice d = dice_new(r->seed ^ UINT64_C(0x6163747300));
-	uint64_t acts = r->options->standard ? 60 : 40 + dice_below(&d, 160);
+	uint64_t acts = r->options->standard ? 60 : 20 + dice_below(&d, 100);
 	bool good;
 
 	entropy_seed(r->seed);
@@ -471,7 +471,7 @@ static bool record(struct run *r)
 	good = play_open(&p);
 	for (uint64_t i = 0; i < acts && good; i++)
 		good = play_one(&p);
-	if (good && dice_one_in(&d, 4))
+	if (good && dice_one_in(&d, 2))
 		good = play_lost_flush(&p);
 	if (!good) {
 		snprintf(r->what, sizeof r->what, "while it worked, act %zu: %.300s", power_events(r->dev), p.complaint);

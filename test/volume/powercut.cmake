@@ -41,3 +41,11 @@ if(NOT FALLGATE_SANITIZE)
 		set_tests_properties(powercut_mutant_${mutant} PROPERTIES TIMEOUT 600 LABELS "unit;powercut;mutants")
 	endforeach()
 endif()
+
+# Does the replay itself tell right from wrong? A plain disk is right, one with a broken rule is not.
+fallgate_test(powercut_plain SOURCES powercut.c powercut_plain.c LINKS powercut_rig
+	ARGS --points ${points} --second-cuts --seed 1 LABELS powercut TIMEOUT 600)
+foreach(mutant r1-data-before-log r10-no-flush-in-open r11-flush-retried)
+	add_test(NAME powercut_plain_${mutant} COMMAND powercut_plain --points 20000 --second-cuts --mutant ${mutant} --expect-failure)
+	set_tests_properties(powercut_plain_${mutant} PROPERTIES TIMEOUT 600 LABELS "unit;powercut")
+endforeach()
