@@ -213,7 +213,7 @@ static int power_flush(struct block *b)
 
 	pthread_mutex_lock(&m->lock);
 	r = judge(m, POWER_FLUSH, 0, b->size);
-	if (m->recording && !m->off)
+	if (m->recording && !m->off && (r == 0 || !m->fault.unreachable))
 		add_event(m, r == 0 ? POWER_FLUSH : POWER_FLUSH_LOST, 0, 0, 0);
 	pthread_mutex_unlock(&m->lock);
 	return r;
@@ -488,6 +488,14 @@ size_t power_fresh(const struct power_cursor *c)
 uint32_t power_pending_page(const struct power_cursor *c, size_t i)
 {
 	return c->pending.items[i].page;
+}
+
+bool power_doomed(const struct power_cursor *c)
+{
+	for (size_t i = 0; i < c->pending.count; i++)
+		if (c->pending.items[i].doomed)
+			return true;
+	return false;
 }
 
 /* --- images ------------------------------------------------------------------------------------------------------------ */

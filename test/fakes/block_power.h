@@ -56,6 +56,7 @@ struct power_fault {
 	int error;
 	uint64_t from, to;   /* only calls that touch [from, to); to = 0: any */
 	unsigned pages_done; /* a failing write has changed this many pages */
+	bool unreachable;    /* it is the program that is cut off: a flush that fails takes nothing with it */
 };
 
 void power_fail(struct block *b, struct power_fault fault);
@@ -82,6 +83,9 @@ size_t power_fresh(const struct power_cursor *c);
 
 /* Which page the i-th of them is. */
 uint32_t power_pending_page(const struct power_cursor *c, size_t i);
+
+/* Some of them were given up by a failed flush: a program that opens this device next would read what is lost already. */
+bool power_doomed(const struct power_cursor *c);
 
 /* --- images ------------------------------------------------------------------------------------------------------------ */
 

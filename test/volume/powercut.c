@@ -21,9 +21,9 @@
 
 enum {
 	EXHAUSTIVE_BITS = 12,
-	SAMPLE = 48,        /* images at one event when not all are tried */
+	SAMPLE = 8,         /* images at one event when not all are tried */
 	SAMPLE_AGAIN = 5,   /* the same at the events of a second record */
-	SECOND_ONE_IN = 48, /* first cuts that are used, recorded and cut again */
+	SECOND_ONE_IN = 32, /* first cuts that are used, recorded and cut again */
 	DEATH_ONE_IN = 24,  /* events at which the program alone dies, too */
 	PENDING_MAX = 4096,
 	PATH_MAX_BYTES = 2 * PENDING_MAX / 4 + 64,
@@ -414,7 +414,8 @@ static void die_here(struct run *r, const struct power_cursor *c)
 	struct dice d = dice_new(r->seed * 31 + power_cursor_at(c));
 	size_t n = power_pending(c), fresh = power_fresh(c);
 
-	if (!r->options->second || !dice_one_in(&d, DEATH_ONE_IN))
+	/* after a failed flush only the power helps: no program can tell what the cache holds from what the medium does */
+	if (!r->options->second || power_doomed(c) || !dice_one_in(&d, DEATH_ONE_IN))
 		return;
 	memset(r->first.keep, true, n);
 	for (size_t i = n - fresh; i < n; i++)

@@ -49,3 +49,5 @@ foreach(mutant r1-data-before-log r10-no-flush-in-open r11-flush-retried)
 	add_test(NAME powercut_plain_${mutant} COMMAND powercut_plain --points 20000 --second-cuts --mutant ${mutant} --expect-failure)
 	set_tests_properties(powercut_plain_${mutant} PROPERTIES TIMEOUT 600 LABELS "unit;powercut")
 endforeach()
+fallgate_test(powercut_plain_random SOURCES powercut_random.c powercut_plain.c LINKS powercut_rig
+	ARGS --operations ${operations} LABELS powercut TIMEOUT 600)

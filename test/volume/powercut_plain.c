@@ -1,5 +1,6 @@
-/* The control for the replay: volume.h over a plain disk, without any sealing. Sectors lie at their place, a flush is the device's
- * flush. This is as right as a disk can be, so the replay must find nothing; with one of three rules broken it must find that. */
+/* The control for the replay: volume.h over a plain disk, without any sealing. Sectors lie at their place, a flush is the
+ * device's flush. This is as right as a disk can be, so the replay must find nothing; with one of three rules broken it must find
+ * that. */
 #include "volume/volume.h"
 
 #include <stdio.h>
@@ -123,6 +124,12 @@ int volume_zero(struct volume *v, uint64_t size, uint64_t at, bool punch, bool f
 	(void)punch;
 	free(zeroes);
 	return r;
+}
+
+int volume_extents(struct volume *v, uint64_t size, uint64_t at, volume_extent_fn *fn, void *context)
+{
+	(void)v;
+	return fn(context, at, size, false);
 }
 
 int volume_step(struct volume *v)

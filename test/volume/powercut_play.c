@@ -227,6 +227,7 @@ bool play_death_in_work(struct player *p)
 							  1 << POWER_DISCARD,
 						 .nth = 1 + dice_below(&p->dice, 8),
 						 .times = 1u << 30,
+						 .unreachable = true,
 						 .error = ERR_IO,
 						 .pages_done = (unsigned)dice_below(&p->dice, 3) });
 	work_on(p);
