@@ -61,7 +61,9 @@ static void the_image_is_known_to_the_byte(void **state)
 	struct rig g;
 
 	(void)state;
-	rig_make(&g, SECTORS * (uint64_t)SECTOR_BYTES);
+	rig_format(&g, SECTORS * (uint64_t)SECTOR_BYTES);
+	g.options.stepped = true;
+	rig_must_open(&g);
 	write_pattern(&g, 0, 3, 1);
 	write_pattern(&g, 98, 300, 2);
 	write_pattern(&g, SECTORS - 1, 1, 3);
