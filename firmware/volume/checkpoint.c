@@ -53,13 +53,16 @@ static int seal_tree(struct volume *v, bool clean)
 	int r;
 
 	sealer_take_reserved(&v->sealer, 0, salt, &first);
-	r = tree_seal(&v->tree, &v->batch);
+	/* R4: entries go when the node that takes them over is settled, and not before. */
+	r = MUTANT(v, MUTANT_R4_ENTRY_DROPPED) && v->root.seq % 2 == 0 ? 0 : tree_seal(&v->tree, &v->batch);
 	if (r < 0)
 		return r;
 	list_nodes(v);
 	/* The blocks are written once the round's data is flushed: then this mark is true. */
 	r = engine_seal_entries(v, &v->log.node_out, v->log.nodes, v->batch.count, first, salt,
 				v->log.frozen && !MUTANT(v, MUTANT_R9_LOSERS_LEFT) ? v->log.settled : first - 1);
+	if (MUTANT(v, MUTANT_R7_TAIL_BEFORE_ROOT) && v->log.next_seq < v->log.tail + v->log.blocks)
+		v->log.next_seq = v->log.tail + v->log.blocks; /* the very block that the last root begins with */
 	if (r == 0)
 		r = seal_root(v, clean);
 	if (r < 0) {
@@ -142,6 +145,9 @@ static int write_tree(struct volume *v, uint64_t root_seq)
 		return ERR_BUSY;
 	}
 	block_checksum(v->batch.root);
+	if (MUTANT(v, MUTANT_R7_TAIL_BEFORE_ROOT))
+		return v->dev->ops->write(v->dev, v->batch.root, SECTOR_BYTES,
+					  v->header.geometry.root_off[0] + root_seq % ROOT_RING * SECTOR_BYTES);
 	for (unsigned c = 0; c < 2 && r == 0; c++)
 		r = engine_write_durably(v, v->batch.root, SECTOR_BYTES,
 					 v->header.geometry.root_off[c] + root_seq % ROOT_RING * SECTOR_BYTES);
@@ -223,11 +229,8 @@ static int run_checkpoint(struct volume *v, bool clean)
 	c.root_seq = v->root.seq;
 	c.tail = v->log.next_seq;
 	c.settled = v->root.settled;
-	if (c.sealed == 0) {
+	if (c.sealed == 0)
 		v->log.entries = 0;
-		if (MUTANT(v, MUTANT_R7_TAIL_BEFORE_ROOT))
-			v->log.tail = v->log.older_tail = c.tail;
-	}
 	engine_open_gate(v);
 	pthread_mutex_unlock(&v->tree.lock);
 	r = write_logged(v, &c);

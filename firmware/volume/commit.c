@@ -76,8 +76,6 @@ int engine_log_init(struct volume *v, size_t held_sectors, uint64_t entries_max)
 		l->room = v->piece_max;
 	node_blocks = blocks_for(l, v->tree.dirty_max);
 	l->reserve = 3 * node_blocks + 1 > l->blocks / 4 ? 3 * node_blocks + 1 : l->blocks / 4;
-	if (MUTANT(v, MUTANT_R8_NO_RESERVE))
-		l->reserve = 0;
 	l->group = calloc(l->room, sizeof l->group[0]);
 	l->nodes = calloc(v->tree.dirty_max, sizeof l->nodes[0]);
 	v->extents = calloc(held_sectors + v->piece_max, sizeof v->extents[0]);
@@ -119,6 +117,8 @@ bool engine_due(const struct volume *v)
 {
 	const struct log *l = &v->log;
 
+	if (MUTANT(v, MUTANT_R8_NO_RESERVE))
+		return false;
 	return l->next_seq - l->tail >= l->blocks / 4 || l->entries + l->count >= l->entries_max;
 }
 
@@ -144,7 +144,7 @@ static enum obstacle obstacle(const struct volume *v, size_t dirty, size_t entri
 		return FULL;
 	if (v->tree.dirty_count + dirty > v->tree.dirty_max || overdue(v))
 		return DIRTY;
-	return log_has_room(&v->log, entries) ? CLEAR : LOG;
+	return log_has_room(&v->log, entries) || MUTANT(v, MUTANT_R8_NO_RESERVE) ? CLEAR : LOG;
 }
 
 static int remove_obstacle(struct volume *v, enum obstacle o)
@@ -239,25 +239,12 @@ int engine_seal_entries(struct volume *v, struct sealed_log *out, const struct l
 	return 0;
 }
 
-/* R4: the entry of a version that was overtaken stays, for the medium may hold it. The mutant shows what it is there for. */
-static void drop_overtaken(struct volume *v)
-{
-	struct log *l = &v->log;
-
-	for (size_t i = 0; i < l->count; i++)
-		for (size_t k = i + 1; k < l->count && l->group[i].kind == LOG_SEAL; k++)
-			if (l->group[k].kind == LOG_SEAL && l->group[k].index == l->group[i].index)
-				l->group[i].kind = LOG_NONE;
-}
-
 int engine_seal_group(struct volume *v, struct sealed_log *out)
 {
 	struct log *l = &v->log;
 	uint64_t settled = l->settled;
 	int r;
 
-	if (MUTANT(v, MUTANT_R4_ENTRY_DROPPED))
-		drop_overtaken(v);
 	if (MUTANT(v, MUTANT_D_AHEAD))
 		settled = l->ctr_base + l->count - 1;
 	r = engine_seal_entries(v, out, l->group, l->count, l->ctr_base, l->salt, settled);
