@@ -8,10 +8,12 @@ fallgate_target_setup(volume_mutants)
 target_compile_definitions(volume_mutants PUBLIC FALLGATE_MUTANTS)
 target_link_libraries(volume_mutants PUBLIC base hal_aead hal_secret_memory hal_hash)
 
-add_library(powercut_rig STATIC powercut_world.c powercut_play.c ${CMAKE_SOURCE_DIR}/test/fakes/block_power.c)
+add_library(powercut_rig STATIC powercut_world.c powercut_play.c powercut_memo.c ${CMAKE_SOURCE_DIR}/test/fakes/block_power.c)
 fallgate_target_setup(powercut_rig)
 target_include_directories(powercut_rig PRIVATE ${CMAKE_SOURCE_DIR}/test)
-target_link_libraries(powercut_rig PUBLIC volume_mutants base)
+target_link_libraries(powercut_rig PUBLIC volume_mutants base hal_hash)
+target_link_options(powercut_rig PUBLIC -Wl,--wrap=hash_sha256,-u,__wrap_hash_sha256
+	-Wl,--wrap=hash_hmac,-u,__wrap_hash_hmac)
 
 if(FALLGATE_SANITIZE)
 	set(points 2000)

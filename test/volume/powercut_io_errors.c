@@ -69,7 +69,7 @@ static void find_region(struct block *dev, enum region region, uint32_t sectors,
 struct scene {
 	struct world world;
 	struct player p;
-	char name[160];
+	bool met; /* the fault, before it was taken back */
 };
 
 static void scene_make(struct scene *s, uint64_t seed, int mutant)
@@ -101,14 +101,18 @@ static bool read_and_check(struct scene *s)
 	return r == 0 && allowed_check(s->p.live, s->p.buffer, s->p.complaint, sizeof s->p.complaint) == s->world.sectors;
 }
 
-/* A fault may come inside an opening: it is gone the next time. */
+/* A fault may come inside an opening or the first look around: it is gone the next time. */
 static bool open_somehow(struct scene *s)
 {
-	if (play_open(&s->p))
+	if (play_open(&s->p) && play_found(&s->p))
 		return true;
+	if (power_failed(s->p.dev) == 0)
+		return false;
 	s->p.complaint[0] = '\0';
+	session_kill(&s->p.session, s->p.dev);
+	s->met = true;
 	power_fail(s->p.dev, (struct power_fault){ 0 });
-	return play_open(&s->p);
+	return play_open(&s->p) && play_found(&s->p);
 }
 
 static bool work(struct scene *s, bool reads_fail)
@@ -163,7 +167,7 @@ static bool one_fault(const struct io_class *c, struct power_fault fault, uint64
 	find_region(s.p.dev, c->region, s.world.sectors, &fault.from, &fault.to);
 	power_fail(s.p.dev, fault);
 	*good = *good && (flush ? work_to_lost_flush(&s) : work(&s, c->kinds == 1 << POWER_READ));
-	hit = power_failed(s.p.dev) != 0;
+	hit = s.met || power_failed(s.p.dev) != 0;
 	*good = *good && judge(&s, flush && hit);
 	if (!*good && mutant == 0)
 		print_error("%s %lu (times %lu, %s, %u pages) seed %llu: %s\n", c->name, fault.nth, fault.times,

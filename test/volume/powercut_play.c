@@ -82,7 +82,7 @@ static void compose(struct player *p, uint32_t lba, uint32_t count, size_t head,
 
 static int write_sectors(struct player *p, bool ragged)
 {
-	bool fua = dice_one_in(&p->dice, 8);
+	bool fua = dice_one_in(&p->dice, 4u << p->world->hurry);
 	size_t head = 0, tail = 0, act;
 	uint32_t lba, count;
 	int r;
@@ -103,7 +103,7 @@ static int write_sectors(struct player *p, bool ragged)
 
 static int zero_sectors(struct player *p)
 {
-	bool fua = dice_one_in(&p->dice, 8);
+	bool fua = dice_one_in(&p->dice, 4u << p->world->hurry);
 	uint32_t lba, count;
 	size_t act;
 	int r;
@@ -262,13 +262,15 @@ bool play_lost_flush(struct player *p)
 
 /* --- at random --------------------------------------------------------------------------------------------------------- */
 
+static int write_or_zero(struct player *p)
+{
+	return dice_one_in(&p->dice, 7) ? zero_sectors(p) : write_sectors(p, dice_one_in(&p->dice, 4));
+}
+
 bool play_gently(struct player *p)
 {
-	uint64_t what = dice_below(&p->dice, 10);
-	int r = what < 6   ? write_sectors(p, dice_one_in(&p->dice, 4))
-		: what < 7 ? zero_sectors(p)
-		: what < 9 ? flush(p)
-			   : volume_step(p->session.volume);
+	uint64_t what = dice_below(&p->dice, 20u << p->world->hurry);
+	int r = what < 4 ? flush(p) : what < 8 ? volume_step(p->session.volume) : write_or_zero(p);
 
 	return r == 0 || complain(p, "a request while nothing was lost", r);
 }

@@ -74,13 +74,16 @@ static void draw_tiny(struct world *w, struct dice *d)
 	static const uint32_t sectors[] = { 1, 4, 5, 13, 16, 17, 24, 40, 64, 65, 100 };
 	static const unsigned fanouts[] = { 4, 4, 4, 5, 7 };
 	static const size_t pending[] = { 4, 8, 16, 40, 0 };
-	static const size_t held[] = { 2, 4, 8, 32, 0 };
+	static const size_t held[] = { 4, 8, 32, 64, 0 };
+	static const size_t dirty[] = { 1, 8, 16, 64 };
 
 	w->sectors = sectors[dice_below(d, sizeof sectors / sizeof *sectors)];
 	w->fanout = fanouts[dice_below(d, sizeof fanouts / sizeof *fanouts)];
-	w->log_blocks = 8 + dice_below(d, 9);
+	w->log_blocks = dice_one_in(d, 2) ? 8 + dice_below(d, 9) : 16 + dice_below(d, 33);
 	w->options.pending_max = pending[dice_below(d, sizeof pending / sizeof *pending)];
 	w->options.held_max = held[dice_below(d, sizeof held / sizeof *held)] * SECTOR_BYTES;
+	w->options.cache_nodes = 1 + dice_below(d, 20);
+	w->options.dirty_nodes_max = dirty[dice_below(d, sizeof dirty / sizeof *dirty)];
 	w->options.test_geometry = true;
 }
 
@@ -96,6 +99,7 @@ void world_draw(struct world *w, uint64_t seed, bool standard)
 	if (!standard)
 		draw_tiny(w, &d);
 	w->offer_fua = !dice_one_in(&d, 3);
+	w->hurry = 1 + (unsigned)dice_below(&d, 4);
 	w->options.kcv = NULL;
 	dice_bytes(&d, w->uuid, UUID_BYTES);
 	dice_bytes(&d, w->payload, DEK_BYTES);

@@ -28,13 +28,14 @@ struct world {
 	unsigned fanout;
 	uint64_t log_blocks;
 	bool offer_fua;
+	unsigned hurry; /* 1 .. 4: the client flushes often .. seldom */
 	struct volume_options options;
 	uint8_t uuid[UUID_BYTES];
 	uint8_t payload[DEK_PAYLOAD_BYTES];
 	uint8_t kcv[KCV_BYTES];
 };
 
-/* Tiny: 1 .. 100 sectors, fanout from 4, log from 8 blocks, small maps. Standard: 300 sectors as in the field. */
+/* Tiny: 1 .. 100 sectors, fanout from 4, log of 8 .. 48 blocks, small maps. Standard: 300 sectors as in the field. */
 void world_draw(struct world *w, uint64_t seed, bool standard);
 
 /* A formatted device at rest, recording from now on. */
