@@ -7,6 +7,7 @@
  *   powercut [--points N] [--seed S] [--mutant NAME] [--second-cuts] [--geometry tiny|standard] [--only POINT]
  *            [--expect-failure] [--failures N] [--progress] */
 #include <getopt.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -664,6 +665,9 @@ int main(int argc, char **argv)
 	if (getenv("FALLGATE_TEST_LOG") == NULL)
 		log_open("powercut", (enum log_level)0);
 	setvbuf(stdout, NULL, _IOLBF, 0);
+	/* every opening asks for the same large pieces: let them stay */
+	mallopt(M_MMAP_THRESHOLD, 32 << 20);
+	mallopt(M_TRIM_THRESHOLD, 512 << 20);
 	watch_signals();
 	alarm(HANG_SECONDS);
 	return all(&o);

@@ -15,6 +15,8 @@
 enum {
 	CUT_ONE_IN = 120,
 	LOST_FLUSH_ONE_IN = 400,
+	CRASH_LOOP_ONE_IN = 2000,
+	CRASH_LOOP = 40,
 	EXTENTS_ONE_IN = 20,
 	SEGMENT = 300, /* no record is longer, for memory's sake */
 };
@@ -26,7 +28,7 @@ struct options {
 };
 
 struct tally {
-	unsigned long operations, cuts, volumes;
+	unsigned long operations, cuts, loops, volumes;
 };
 
 struct cover {
@@ -83,6 +85,26 @@ static bool cut(struct player *p, struct tally *t)
 	return true;
 }
 
+/* The power goes again and again while the volume is being opened; that must not use up anything. */
+static bool crash_loop(struct player *p, struct tally *t)
+{
+	session_kill(&p->session, p->dev);
+	for (unsigned i = 0; i < CRASH_LOOP; i++) {
+		power_cut_here(p->dev, dice_below(&p->dice, UINT64_MAX));
+		power_fail(p->dev, (struct power_fault){ .kinds = 1 << POWER_WRITE | 1 << POWER_FUA | 1 << POWER_FLUSH,
+							 .nth = 1 + dice_below(&p->dice, 16),
+							 .times = 1u << 30,
+							 .unreachable = true,
+							 .error = ERR_IO,
+							 .pages_done = (unsigned)dice_below(&p->dice, 3) });
+		(void)session_open(&p->session, p->world, p->dev);
+		session_kill(&p->session, p->dev);
+		power_fail(p->dev, (struct power_fault){ 0 });
+	}
+	t->loops++;
+	return cut(p, t);
+}
+
 static bool act(struct player *p, struct tally *t, unsigned long *since)
 {
 	bool good;
@@ -92,6 +114,8 @@ static bool act(struct player *p, struct tally *t, unsigned long *since)
 		*since = 0;
 		return cut(p, t);
 	}
+	if (dice_one_in(&p->dice, CRASH_LOOP_ONE_IN))
+		return crash_loop(p, t);
 	if (dice_one_in(&p->dice, EXTENTS_ONE_IN))
 		return check_extents(p);
 	if (!dice_one_in(&p->dice, LOST_FLUSH_ONE_IN))
@@ -168,7 +192,7 @@ int main(int argc, char **argv)
 		if (o.progress && i % 20 == 0)
 			fprintf(stderr, "  %lu operations, %lu cuts\n", t.operations, t.cuts);
 	}
-	printf("%lu operations, %lu power cuts, %lu volumes, %lld s\n", t.operations, t.cuts, t.volumes,
-	       (long long)(time(NULL) - began));
+	printf("%lu operations, %lu power cuts, %lu loops of cuts, %lu volumes, %lld s\n", t.operations, t.cuts, t.loops,
+	       t.volumes, (long long)(time(NULL) - began));
 	return good ? 0 : 1;
 }
