@@ -198,7 +198,7 @@ static void finish(struct volume *v, const struct checkpoint *c)
 	struct log *l = &v->log;
 
 	tree_release(&v->tree, &v->batch);
-	l->older_tail = l->tail;
+	l->older_tail = MUTANT(v, MUTANT_R7_TAIL_BEFORE_ROOT) ? c->tail : l->tail;
 	l->tail = c->tail;
 	l->node_ctr = 0;
 	l->frozen = false;

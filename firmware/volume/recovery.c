@@ -282,14 +282,16 @@ static int settle_node(struct recovery *p, const struct record *c, size_t n)
 	return r;
 }
 
-/* What is lost is lost with its subtree: reads below it say so. */
+/* What is lost is lost with its subtree: reads below it say so. Said each time the count doubles. */
 static int unless_corrupt(struct recovery *p, const struct record *c, int r)
 {
 	if (r != ERR_CORRUPT)
 		return r;
 	p->v->lost++;
-	log_error("volume: recovery: no version of object %llu of level %u that the log allows is on the medium",
-		  (unsigned long long)c->index, c->level);
+	if ((p->v->lost & (p->v->lost - 1)) == 0)
+		log_error("volume: recovery: no version of object %llu of level %u that the log allows is on the medium; lost so far: "
+			  "%llu",
+			  (unsigned long long)c->index, c->level, (unsigned long long)p->v->lost);
 	return 0;
 }
 
@@ -510,7 +512,8 @@ static int recover(struct recovery *p)
 	struct volume *v = p->v;
 	int r = follow(p);
 
-	if (r == 0)
+	/* Behind a root that says "closed" there is no log, unless newer roots are gone. */
+	if (r == 0 && (!v->root.clean || p->log.count > 0))
 		r = look_for_hole(p);
 	if (r < 0)
 		return r;
@@ -529,7 +532,7 @@ static int recover(struct recovery *p)
 
 static int sync_before(struct volume *v)
 {
-	if (v->read_only || (v->root.clean) || MUTANT(v, MUTANT_R10_NO_FLUSH_IN_OPEN))
+	if (v->read_only || v->root.clean || MUTANT(v, MUTANT_R10_NO_FLUSH_IN_OPEN))
 		return 0;
 	return engine_sync(v);
 }
