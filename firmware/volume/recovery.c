@@ -476,11 +476,12 @@ static int settle_sectors(struct recovery *p)
 static int make_room(struct volume *v)
 {
 	struct log *l = &v->log;
-	size_t need = v->tree.dirty_count, blocks = (need + l->per_block - 1) / l->per_block;
+	size_t need = v->tree.dirty_count, blocks;
 	int r;
 
 	if (v->read_only)
 		return 0;
+	blocks = (need + l->per_block - 1) / l->per_block;
 	if (need > v->batch.room) {
 		batch_destroy(&v->batch);
 		free(l->nodes);
