@@ -311,8 +311,12 @@ void power_record(struct block *b)
 
 void power_mark(struct block *b, uint64_t value)
 {
-	if (of(b)->recording)
-		add_event(of(b), POWER_MARK, 0, 0, value);
+	struct power *m = of(b);
+
+	pthread_mutex_lock(&m->lock);
+	if (m->recording)
+		add_event(m, POWER_MARK, 0, 0, value);
+	pthread_mutex_unlock(&m->lock);
 }
 
 size_t power_events(const struct block *b)

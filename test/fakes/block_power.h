@@ -5,7 +5,7 @@
  * a FUA write is durable when done and says nothing of others; a flush makes durable what was done before it; of several
  * unflushed writes of one page the last one kept counts; what a failed flush should have made durable may be lost for ever, also
  * if the next flush is good. Pages are shared, never copied: an image costs a few microseconds.
- * All device calls are thread-safe; the rest is for one thread, while the device is at rest. */
+ * All device calls and power_mark are thread-safe; the rest is for one thread, while the device is at rest. */
 #ifndef FAKES_BLOCK_POWER_H
 #define FAKES_BLOCK_POWER_H
 

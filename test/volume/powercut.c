@@ -36,7 +36,7 @@ static const uint64_t OPENED = UINT64_MAX; /* the mark between a recovery and wh
 struct options {
 	unsigned long points, failures;
 	uint64_t seed;
-	bool standard, second, expect_failure, progress;
+	bool standard, second, expect_failure, progress, threaded;
 	int mutant;
 	const char *only;
 };
@@ -57,7 +57,7 @@ struct run {
 	struct session session;
 	struct stage first, second;
 	const struct allowed *allowed_again; /* at the second cut: before the opening was done what the first cut allowed */
-	uint8_t *got, *again;
+	uint8_t *got, *again, *first_look;
 	char path[PATH_MAX_BYTES]; /* of the point in hand */
 	char what[400];
 	const char *wanted; /* what is left of --only */
@@ -156,6 +156,46 @@ static bool check_stable(struct run *r, struct block *image)
 	return fail(r);
 }
 
+/* A recovery that may not write finds what the next one will find. */
+static bool check_read_only(struct run *r, struct block *image)
+{
+	size_t size = r->world.sectors * (size_t)SECTOR_BYTES;
+	bool good;
+
+	r->world.options.read_only = true;
+	good = open_image(r, image, "opening read-only") && read_image(r, r->first_look, "read after opening read-only");
+	r->world.options.read_only = false;
+	session_kill(&r->session, image);
+	if (good && power_events(image) != 0) {
+		snprintf(r->what, sizeof r->what, "opened read-only, it wrote");
+		return fail(r);
+	}
+	if (!good || !open_image(r, image, "opening") || !read_image(r, r->got, "read after the recovery"))
+		return false;
+	if (memcmp(r->first_look, r->got, size) == 0)
+		return true;
+	snprintf(r->what, sizeof r->what, "opened read-only, it found other contents");
+	return fail(r);
+}
+
+static bool check_lost(struct run *r)
+{
+	struct volume_stats stats;
+
+	volume_stats(r->session.volume, &stats);
+	if (stats.lost == 0)
+		return true;
+	snprintf(r->what, sizeof r->what, "the recovery gave up %llu objects", (unsigned long long)stats.lost);
+	return fail(r);
+}
+
+static bool look(struct run *r, struct block *image)
+{
+	if (path_hash(r) >> 32 & 1)
+		return check_read_only(r, image);
+	return open_image(r, image, "opening") && read_image(r, r->got, "read after the recovery");
+}
+
 static bool check_image(struct run *r, struct block *image, const struct allowed *a, bool twice)
 {
 	bool good;
@@ -163,8 +203,7 @@ static bool check_image(struct run *r, struct block *image, const struct allowed
 	r->points++;
 	name_point(r);
 	entropy_seed(path_hash(r));
-	good = open_image(r, image, "opening") && read_image(r, r->got, "read after the recovery") && check_found(r, a) &&
-	       (!twice || check_stable(r, image));
+	good = look(r, image) && check_found(r, a) && check_lost(r) && (!twice || check_stable(r, image));
 	session_kill(&r->session, image);
 	return good;
 }
@@ -470,9 +509,14 @@ static bool record(struct run *r)
 	r->dev = world_format(&r->world);
 	power_discards(r->dev, dice_below(&d, 3));
 	player_init(&p, &r->world, r->dev, r->first.oracle, r->seed);
+	r->world.options.stepped = !r->options->threaded;
 	good = play_open(&p);
-	for (uint64_t i = 0; i < acts && good; i++)
+	for (uint64_t i = 0; i < acts && good; i++) {
 		good = play_one(&p);
+		/* the engine's thread looks at what is held when it is 20 ms old */
+		if (r->options->threaded && dice_one_in(&d, 12))
+			usleep(30000);
+	}
 	if (good && dice_one_in(&d, 2))
 		good = play_lost_flush(&p);
 	if (!good) {
@@ -482,6 +526,7 @@ static bool record(struct run *r)
 	}
 	r->path[0] = '\0';
 	player_free(&p);
+	r->world.options.stepped = true;
 	return good;
 }
 
@@ -512,7 +557,8 @@ static void one_seed(struct run *r)
 	size = r->world.sectors * (size_t)SECTOR_BYTES;
 	r->got = malloc(size);
 	r->again = malloc(size);
-	if (r->got == NULL || r->again == NULL)
+	r->first_look = malloc(size);
+	if (r->got == NULL || r->again == NULL || r->first_look == NULL)
 		abort();
 	r->first.image = r->second.image = NULL;
 	stage_make(r, &r->first, true);
@@ -532,6 +578,7 @@ static void one_seed(struct run *r)
 	stage_free(&r->second);
 	free(r->got);
 	free(r->again);
+	free(r->first_look);
 }
 
 static double seconds(void)
@@ -603,7 +650,7 @@ static void watch_signals(void)
 static void usage(void)
 {
 	fprintf(stderr, "usage: powercut [--points N] [--seed S] [--mutant NAME] [--second-cuts] [--geometry tiny|standard]\n"
-			"                [--only POINT] [--expect-failure] [--failures N] [--progress]\nmutants:");
+			"                [--only POINT] [--expect-failure] [--failures N] [--progress] [--threaded]\nmutants:");
 	for (int m = 1; m < MUTANTS; m++)
 		fprintf(stderr, " %s", mutant_name(m));
 	fprintf(stderr, "\n");
@@ -613,11 +660,17 @@ static void usage(void)
 static void parse(struct options *o, int argc, char **argv)
 {
 	static const struct option names[] = {
-		{ "points", 1, NULL, 'p' },         { "seed", 1, NULL, 's' },
-		{ "mutant", 1, NULL, 'm' },         { "second-cuts", 0, NULL, '2' },
-		{ "geometry", 1, NULL, 'g' },       { "only", 1, NULL, 'o' },
-		{ "expect-failure", 0, NULL, 'x' }, { "failures", 1, NULL, 'f' },
-		{ "progress", 0, NULL, 'v' },       { 0 },
+		{ "points", 1, NULL, 'p' },
+		{ "seed", 1, NULL, 's' },
+		{ "mutant", 1, NULL, 'm' },
+		{ "second-cuts", 0, NULL, '2' },
+		{ "geometry", 1, NULL, 'g' },
+		{ "only", 1, NULL, 'o' },
+		{ "expect-failure", 0, NULL, 'x' },
+		{ "failures", 1, NULL, 'f' },
+		{ "progress", 0, NULL, 'v' },
+		{ "threaded", 0, NULL, 't' },
+		{ 0 },
 	};
 	int c;
 
@@ -646,6 +699,9 @@ static void parse(struct options *o, int argc, char **argv)
 			break;
 		case 'f':
 			o->failures = strtoul(optarg, NULL, 10);
+			break;
+		case 't':
+			o->threaded = true;
 			break;
 		case 'v':
 			o->progress = true;

@@ -27,6 +27,8 @@ fallgate_test(powercut SOURCES powercut.c LINKS powercut_rig
 	ARGS --points ${points} --second-cuts --seed 1 LABELS powercut TIMEOUT 600)
 add_test(NAME powercut_standard COMMAND powercut --geometry standard --points 1000 --second-cuts --seed 1)
 set_tests_properties(powercut_standard PROPERTIES TIMEOUT 600 LABELS "unit;powercut")
+add_test(NAME powercut_threaded COMMAND powercut --threaded --points 2000 --second-cuts --seed 1)
+set_tests_properties(powercut_threaded PROPERTIES TIMEOUT 600 LABELS "unit;powercut")
 fallgate_test(powercut_random SOURCES powercut_random.c LINKS powercut_rig
 	ARGS --operations ${operations} LABELS powercut TIMEOUT 600)
 fallgate_test(powercut_io_errors SOURCES powercut_io_errors.c LINKS powercut_rig LABELS powercut TIMEOUT 600)
@@ -39,7 +41,7 @@ if(NOT FALLGATE_SANITIZE)
 	foreach(mutant r1-data-before-log r2-no-prefix r3-old-after-new r4-entry-dropped r5-unsettled-in-node r6-no-level-flush
 			r7-tail-before-root r8-no-reserve r9-losers-left r10-no-flush-in-open r11-flush-retried r13-read-past-held
 			r14-zero-not-in-node d-ahead)
-		add_test(NAME powercut_mutant_${mutant} COMMAND powercut --points 200000 --second-cuts --mutant ${mutant} --expect-failure)
+		add_test(NAME powercut_mutant_${mutant} COMMAND powercut --points 60000 --second-cuts --mutant ${mutant} --expect-failure)
 		set_tests_properties(powercut_mutant_${mutant} PROPERTIES TIMEOUT 600 LABELS "unit;powercut;mutants")
 	endforeach()
 endif()

@@ -15,7 +15,7 @@ struct volume {
 	struct block *dev;
 	uint64_t size;
 	int mutant;
-	bool failed;
+	bool failed, read_only;
 };
 
 enum { EDGE = SECTOR_BYTES }; /* the first block holds the size */
@@ -56,11 +56,11 @@ int volume_open(struct volume **out, struct block *dev, struct keyring *k, const
 	if (v == NULL)
 		return ERR_NOMEM;
 	snprintf(why, why_size, "a plain disk");
-	*v = (struct volume){ .dev = dev, .mutant = o->mutant };
+	*v = (struct volume){ .dev = dev, .mutant = o->mutant, .read_only = o->read_only };
 	r = dev->ops->read(dev, first, sizeof first, 0);
 	memcpy(&v->size, first, sizeof v->size);
 	/* what a dead program left in the cache is about to be shown: it must not vanish afterwards */
-	if (r == 0 && v->mutant != MUTANT_R10_NO_FLUSH_IN_OPEN)
+	if (r == 0 && !o->read_only && v->mutant != MUTANT_R10_NO_FLUSH_IN_OPEN)
 		r = flush_device(v);
 	if (r < 0) {
 		free(v);
@@ -132,6 +132,12 @@ int volume_extents(struct volume *v, uint64_t size, uint64_t at, volume_extent_f
 	return fn(context, at, size, false);
 }
 
+void volume_stats(struct volume *v, struct volume_stats *out)
+{
+	memset(out, 0, sizeof *out);
+	out->failstop = v->failed;
+}
+
 int volume_step(struct volume *v)
 {
 	return v->failed ? ERR_FAILSTOP : 0;
@@ -150,7 +156,7 @@ int volume_lock_drain(struct volume *v)
 
 int volume_close(struct volume *v)
 {
-	int r = volume_flush(v);
+	int r = v->read_only ? 0 : volume_flush(v);
 
 	free(v);
 	return r;
