@@ -8,12 +8,14 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "engine_mutants.h"
+#include "held.h"
 #include "range.h"
 #include "tree.h"
 
 enum {
 	IO_SECTORS = 256, /* most sectors in one device call: 1 MiB */
-	LEAVES_PER_IO = IO_SECTORS / FANOUT + 2,
+	LEAVES_PER_IO = IO_SECTORS / FANOUT + 2, /* test geometries take smaller pieces */
 	EDGES = 2, /* the partial first and last sectors of a request */
 };
 
@@ -27,7 +29,7 @@ struct request {
 		uint8_t *out[IO_SECTORS];
 	};
 	struct slot slots[IO_SECTORS];
-	struct slot old[IO_SECTORS];
+	bool held[IO_SECTORS]; /* io has this sector's ciphertext already */
 	bool good[IO_SECTORS];
 	struct node *leaves[LEAVES_PER_IO];
 	unsigned leaf_count;
@@ -37,6 +39,39 @@ struct request {
 struct pool {
 	pthread_mutex_t lock;
 	struct request *free;
+};
+
+/* Sealed log blocks on their way to the device, first_seq and on; writable without any key. */
+struct sealed_log {
+	uint8_t *blocks;
+	size_t count, room;
+	uint64_t first_seq;
+};
+
+/* The log as the engine sees it, under tree.lock. A group is what has happened since the last log block: entry i has counter
+ * ctr_base + i, and kind LOG_NONE until its sector is sealed. */
+struct log {
+	uint64_t blocks;        /* of the region */
+	size_t per_block;       /* entries put into one */
+	uint64_t reserve;       /* blocks that only checkpoints and recovery may take */
+	uint64_t next_seq;
+	uint8_t last_tag[AEAD_TAG_BYTES];
+	uint64_t tail;          /* of the newest durable root */
+	uint64_t older_tail;    /* of the root before: from here on nothing is overwritten */
+	uint64_t durable_seq;   /* this block and all before it are */
+	uint64_t settled;       /* the mark D of DESIGN.md */
+	bool frozen;            /* recovery: D stays until the root */
+	uint64_t node_ctr;      /* first counter of the nodes a checkpoint is writing; 0: none */
+	uint64_t written_ctr;   /* everything up to here is in place, flushed or not */
+	uint64_t entries;       /* since the tail */
+	uint64_t entries_max;
+	uint8_t salt[AEAD_SALT_BYTES];
+	uint64_t ctr_base;
+	size_t count, room;
+	struct log_entry *group;
+	struct log_entry *nodes; /* as many as a batch holds */
+	struct sealed_log out, node_out, last; /* a commit's, a checkpoint's, the lock's */
+	uint64_t written_blocks; /* since open */
 };
 
 struct volume {
@@ -51,17 +86,35 @@ struct volume {
 
 	/* Under tree.lock; changed is signalled whenever one of them may let a waiter go on. */
 	pthread_cond_t changed;
-	struct root root;   /* as last sealed */
-	unsigned in_flight; /* data writes whose slots are in the tree and which the device has not answered */
-	bool gate;          /* a checkpoint waits for in_flight to reach 0: no new ones */
-	bool checkpointing;
-	bool root_dirty; /* the top slot changed without a dirty node */
-	int lost;        /* a data write failed after the lock had sealed its slots */
+	struct root root; /* as last sealed */
+	struct log log;
+	struct held held;
+	struct parcel *stuck;    /* the device refused them: kept for reading until the end */
+	struct extent *extents;  /* the committer's */
+	uint8_t *staging;        /* the committer's: neighbours become one write */
+	unsigned sealing;        /* pieces that have places in the group and are not in them yet */
+	bool gate;               /* the group is being closed: no new places */
+	bool committing;         /* one thread at a time writes log blocks and the data they name */
+	bool checkpointing, flushing;
+	bool root_dirty;         /* the top slot changed without a dirty node */
+	uint64_t writes, flushed; /* rounds of in-place writes, and how many of them a flush has covered */
+	uint64_t checkpoints, recovered, fallen_back, lost;
 	bool drained;
 	int drain_result;
 	atomic_bool locked;      /* keys are gone; set under tree.lock */
 	atomic_bool failstop;    /* set under tree.lock */
-	struct batch batches[2]; /* [0] the checkpoint's, [1] the lock's */
+	struct batch batch;      /* the checkpoint's */
+	size_t piece_max;        /* sectors of a request sealed and accepted at once */
+	bool stepped;
+	int mutant;
+
+	bool has_writer, stop;
+	pthread_t writer;
+	pthread_cond_t kick; /* with tree.lock: the writer has something to look at */
+	uint64_t last_change_ns;
+
+	pthread_mutex_t sync_lock; /* held across a flush or durable write; no lock of the keys ever takes it */
+	bool sync_failed;
 
 	pthread_mutex_t lock_once; /* lets one thread at a time into volume_lock_keys */
 	bool lock_done;
@@ -71,14 +124,78 @@ struct volume {
 	_Atomic uint64_t read_ops, write_ops, flush_ops, zero_ops, read_bytes, written_bytes;
 };
 
+/* --- commit.c ---------------------------------------------------------------------------------------------------------- */
+
+/* With tree.lock, which goes away meanwhile: waits until `entries` more log entries and as many held sectors, and the dirty nodes
+ * that need(what) counts, may be added. 0, ERR_REVOKED, ERR_FAILSTOP, or why what would make room failed. */
+int engine_room(struct volume *v, size_t (*need)(const void *), const void *what, size_t entries);
+
+/* With tree.lock, after engine_room: takes places in the group and their counters. 0, ERR_UNSUPPORTED, ERR_STATE (the generation
+ * has sealed all it may). */
+int engine_places(struct volume *v, size_t entries, size_t *first);
+
+/* Brings everything accepted so far into the log and to its place. Not durable yet. */
+int engine_commit(struct volume *v);
+
+/* engine_commit, and one device flush for all who wait. */
+int engine_flush(struct volume *v);
+
+/* With tree.lock: seals the group into out, all or nothing. */
+int engine_seal_group(struct volume *v, struct sealed_log *out);
+
+/* Seals entries as log blocks behind the last one. */
+int engine_seal_entries(struct volume *v, struct sealed_log *out, const struct log_entry *entries, size_t count, uint64_t ctr_base,
+			const uint8_t *salt, uint64_t settled);
+
+/* Writing, without lock or key. */
+int engine_write_log(struct volume *v, struct sealed_log *log);
+int engine_write_extents(struct volume *v, struct extent *extents, size_t count);
+
+/* The only ways to durability: one after the other, and none after one that failed, for a device or kernel tells of a lost write
+ * once, and to whoever asks first. */
+int engine_sync(struct volume *v);
+int engine_write_durably(struct volume *v, const void *in, size_t size, uint64_t at);
+
+/* One round from group to place. With tree.lock and `committing` taken: closes the gate (the caller opens it), waits for seals
+ * under way, seals the group, takes the parcels. */
+struct round {
+	struct parcel *parcels;
+	size_t extents;
+	uint64_t last_ctr;
+};
+int round_close(struct volume *v, struct round *round);
+int round_write(struct volume *v, struct round *round); /* without lock or key */
+void round_finish(struct volume *v, struct round *round, int result);
+void engine_open_gate(struct volume *v);
+
+/* Is a checkpoint due? With tree.lock. */
+bool engine_due(const struct volume *v);
+
+void engine_fail(struct volume *v, const char *what, int error);
+void engine_settle(struct volume *v, uint64_t ctr);
+uint64_t engine_now_ns(void);
+
+int engine_log_init(struct volume *v, size_t held_sectors, uint64_t entries_max);
+void engine_log_destroy(struct volume *v);
+
+/* --- recovery.c -------------------------------------------------------------------------------------------------------- */
+
+/* Before anything else touches the tree: replays the log that the root needs into it. *replayed: there was something. */
+int engine_recover(struct volume *v, bool *replayed, char *why, size_t why_size);
+
+/* --- writer.c ---------------------------------------------------------------------------------------------------------- */
+
+int writer_start(struct volume *v);
+void writer_stop(struct volume *v);
+
 /* --- checkpoint.c ------------------------------------------------------------------------------------------------------ */
 
 /* ERR_REVOKED or ERR_FAILSTOP if nothing may be changed any more, else 0. */
 int engine_admits(const struct volume *v);
 
-/* Makes everything in the tree durable: waits for data writes in flight, seals all that is dirty and the root, then writes it
- * without keys. clean is what the root says; with clean it is written even if nothing is dirty. Joins one that is under way. */
-int engine_checkpoint(struct volume *v, bool clean);
+/* Moves what the log says into the tree on the device, and the log's tail behind it. clean is what the root says. A root is
+ * written if anything changed, and with force in any case. */
+int engine_checkpoint(struct volume *v, bool clean, bool force);
 
 /* --- request.c --------------------------------------------------------------------------------------------------------- */
 

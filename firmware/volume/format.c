@@ -16,7 +16,7 @@ enum { H_MAC_AND_HASH = 0xFC0 };
 
 /* --- headers ----------------------------------------------------------------------------------------------------------- */
 
-static int read_header(struct block *dev, struct header_pair *pair, unsigned copy, uint64_t at)
+static int read_header(struct block *dev, struct header_pair *pair, unsigned copy, uint64_t at, bool any)
 {
 	int r = dev->ops->read(dev, pair->bytes[copy], HEADER_BYTES, at);
 
@@ -24,7 +24,8 @@ static int read_header(struct block *dev, struct header_pair *pair, unsigned cop
 		snprintf(pair->why[copy], sizeof pair->why[copy], "it cannot be read (%s)", error_text(r));
 		return ERR_IO;
 	}
-	return header_decode(&pair->header[copy], pair->bytes[copy], dev->size, pair->why[copy], sizeof pair->why[copy]);
+	return header_decode_any(&pair->header[copy], pair->bytes[copy], dev->size, any, pair->why[copy],
+				 sizeof pair->why[copy]);
 }
 
 static unsigned better_of(const struct header_pair *pair)
@@ -66,7 +67,7 @@ static int none_usable(const struct header_pair *pair, char *why, size_t why_siz
 	return r;
 }
 
-int headers_read(struct block *dev, struct header_pair *pair, unsigned *better, char *why, size_t why_size)
+int headers_read(struct block *dev, struct header_pair *pair, unsigned *better, bool any_geometry, char *why, size_t why_size)
 {
 	uint64_t b_at;
 
@@ -74,9 +75,9 @@ int headers_read(struct block *dev, struct header_pair *pair, unsigned *better, 
 		snprintf(why, why_size, "backing of %llu bytes is too small for any volume", (unsigned long long)dev->size);
 		return ERR_FOREIGN;
 	}
-	pair->result[0] = read_header(dev, pair, 0, 0);
+	pair->result[0] = read_header(dev, pair, 0, 0, any_geometry);
 	b_at = pair->result[0] == 0 ? pair->header[0].geometry.header_off[1] : dev->size - HEADER_BYTES;
-	pair->result[1] = read_header(dev, pair, 1, b_at);
+	pair->result[1] = read_header(dev, pair, 1, b_at, any_geometry);
 	if (pair->result[0] != 0 && pair->result[1] != 0)
 		return none_usable(pair, why, why_size);
 	*better = better_of(pair);
@@ -112,7 +113,7 @@ int volume_read_header(struct block *dev, struct volume_header_info *out, char *
 		snprintf(why, why_size, "out of memory");
 		return ERR_NOMEM;
 	}
-	r = headers_read(dev, pair, &better, why, why_size);
+	r = headers_read(dev, pair, &better, false, why, why_size);
 	if (r == 0)
 		fill_info(out, &pair->header[better]);
 	free(pair);
@@ -194,14 +195,22 @@ int roots_read(struct block *dev, struct keyring *keys, const struct geometry *g
 	return r;
 }
 
+int write_durably(struct block *dev, const void *in, size_t size, uint64_t at)
+{
+	int r;
+
+	if (dev->ops->write_fua != NULL)
+		return dev->ops->write_fua(dev, in, size, at);
+	r = dev->ops->write(dev, in, size, at);
+	return r < 0 ? r : dev->ops->flush(dev);
+}
+
 int root_write(struct block *dev, const struct geometry *g, uint64_t seq, uint8_t block[static SECTOR_BYTES])
 {
 	block_checksum(block);
 	for (unsigned c = 0; c < 2; c++) {
-		int r = dev->ops->write(dev, block, SECTOR_BYTES, g->root_off[c] + seq % ROOT_RING * SECTOR_BYTES);
+		int r = write_durably(dev, block, SECTOR_BYTES, g->root_off[c] + seq % ROOT_RING * SECTOR_BYTES);
 
-		if (r == 0)
-			r = dev->ops->flush(dev);
 		if (r < 0)
 			return r;
 	}
@@ -217,6 +226,25 @@ uint64_t volume_backing_size(uint64_t size)
 	if (size == 0 || size % SECTOR_BYTES != 0)
 		return 0;
 	return geometry_minimum(n, geometry_log_blocks(n));
+}
+
+static unsigned fanout_of(const struct volume_format *f)
+{
+	return f->fanout == 0 ? FANOUT : f->fanout;
+}
+
+static uint64_t log_blocks_of(const struct volume_format *f, uint64_t n)
+{
+	return f->log_blocks == 0 ? geometry_log_blocks(n) : f->log_blocks;
+}
+
+uint64_t volume_backing_size_for(const struct volume_format *f)
+{
+	uint64_t n = f->size / SECTOR_BYTES;
+
+	if (f->size == 0 || f->size % SECTOR_BYTES != 0 || fanout_of(f) < FANOUT_LEAST || fanout_of(f) > FANOUT)
+		return 0;
+	return geometry_minimum_any(n, log_blocks_of(f, n), fanout_of(f));
 }
 
 /* The most sectors that fit into backing bytes: both the log and the tree grow with the sectors, so halving finds it. */
@@ -247,7 +275,7 @@ static int make_header(struct header *h, struct block *dev, struct keyring *keys
 		return ERR_RANGE;
 	if (f->label != NULL && strlen(f->label) > VOLUME_LABEL_MAX)
 		return ERR_RANGE;
-	r = geometry_compute(&h->geometry, n, geometry_log_blocks(n), dev->size - dev->size % SECTOR_BYTES);
+	r = geometry_compute_any(&h->geometry, n, log_blocks_of(f, n), fanout_of(f), dev->size - dev->size % SECTOR_BYTES);
 	if (r < 0)
 		return r;
 	memcpy(h->uuid, f->uuid, UUID_BYTES);

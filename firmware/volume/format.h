@@ -16,7 +16,7 @@ struct header_pair {
 
 /* Reads both copies; B lies where A says, or at the end of the device. 0 if one is usable (*better: the one with the higher
  * sequence number), else ERR_FOREIGN, ERR_CORRUPT, ERR_RANGE, ERR_IO; why says what was found in either case. */
-int headers_read(struct block *dev, struct header_pair *pair, unsigned *better, char *why, size_t why_size);
+int headers_read(struct block *dev, struct header_pair *pair, unsigned *better, bool any_geometry, char *why, size_t why_size);
 
 /* MAC of a header under its active generation. 0, ERR_REVOKED, ERR_NOT_FOUND (the ring lacks that generation). */
 int header_mac(struct keyring *keys, uint8_t mac[static 32], uint32_t gen_no, const uint8_t bytes[static HEADER_BYTES]);
@@ -25,6 +25,9 @@ int header_mac(struct keyring *keys, uint8_t mac[static 32], uint32_t gen_no, co
  * ERR_IO (neither ring can be read), ERR_REVOKED. */
 int roots_read(struct block *dev, struct keyring *keys, const struct geometry *g, const uint8_t uuid[static UUID_BYTES],
 	       struct root *out, unsigned *bad);
+
+/* Writes blocks whose completion makes them durable: natively, or by a flush after them. */
+int write_durably(struct block *dev, const void *in, size_t size, uint64_t at);
 
 /* Writes a sealed root block to both rings, each followed by a flush. */
 int root_write(struct block *dev, const struct geometry *g, uint64_t seq, uint8_t block[static SECTOR_BYTES]);

@@ -97,10 +97,10 @@ static bool place(struct geometry *g, uint64_t *end)
 		g->levels++;
 		if (g->levels > LEVELS_MAX)
 			return false;
-		g->count[g->levels] = below / FANOUT + (below % FANOUT != 0);
-		g->span[g->levels] = g->span[g->levels - 1] * FANOUT;
+		g->count[g->levels] = below / g->fanout + (below % g->fanout != 0);
+		g->span[g->levels] = g->span[g->levels - 1] * g->fanout;
 	} while (g->count[g->levels] > 1);
-	g->span[g->levels + 1] = g->span[g->levels] * FANOUT; /* at most 100^9 = 10^18 */
+	g->span[g->levels + 1] = g->span[g->levels] * g->fanout; /* at most 100^9 = 10^18 */
 
 	g->log_off = at;
 	at += g->log_blocks * SECTOR_BYTES;
@@ -126,7 +126,12 @@ static bool place(struct geometry *g, uint64_t *end)
 
 uint64_t geometry_minimum(uint64_t n_sectors, uint64_t log_blocks)
 {
-	struct geometry g = { .n_sectors = n_sectors, .log_blocks = log_blocks };
+	return geometry_minimum_any(n_sectors, log_blocks, FANOUT);
+}
+
+uint64_t geometry_minimum_any(uint64_t n_sectors, uint64_t log_blocks, unsigned fanout)
+{
+	struct geometry g = { .n_sectors = n_sectors, .log_blocks = log_blocks, .fanout = fanout };
 	uint64_t end;
 
 	if (n_sectors == 0 || !place(&g, &end) || !add_u64(&end, end, TAIL_BYTES) || end > INT64_MAX)
@@ -136,13 +141,21 @@ uint64_t geometry_minimum(uint64_t n_sectors, uint64_t log_blocks)
 
 int geometry_compute(struct geometry *g, uint64_t n_sectors, uint64_t log_blocks, uint64_t backing_size)
 {
+	return log_blocks < LOG_BLOCKS_MIN ? ERR_RANGE : geometry_compute_any(g, n_sectors, log_blocks, FANOUT, backing_size);
+}
+
+int geometry_compute_any(struct geometry *g, uint64_t n_sectors, uint64_t log_blocks, unsigned fanout, uint64_t backing_size)
+{
 	uint64_t end;
 
 	memset(g, 0, sizeof *g);
 	g->n_sectors = n_sectors;
 	g->log_blocks = log_blocks;
 	g->backing_size = backing_size;
-	if (n_sectors == 0 || log_blocks < LOG_BLOCKS_MIN || log_blocks > LOG_BLOCKS_MAX)
+	g->fanout = fanout;
+	if (n_sectors == 0 || log_blocks < LOG_BLOCKS_LEAST || log_blocks > LOG_BLOCKS_MAX)
+		return ERR_RANGE;
+	if (fanout < FANOUT_LEAST || fanout > FANOUT)
 		return ERR_RANGE;
 	if (backing_size % SECTOR_BYTES != 0 || backing_size > INT64_MAX || !place(g, &end))
 		return ERR_RANGE;
@@ -233,7 +246,7 @@ void header_encode(uint8_t out[static HEADER_BYTES], const struct header *h)
 	put_le64(out + H_RO_COMPAT, h->feature_ro_compat);
 	put_le32(out + H_SUITE, SUITE_XAES_GCM);
 	put_le32(out + H_SECTOR_LOG2, SECTOR_LOG2);
-	put_le16(out + H_FANOUT, FANOUT);
+	put_le16(out + H_FANOUT, (uint16_t)h->geometry.fanout);
 	put_le16(out + H_SLOT_SIZE, SLOT_BYTES);
 	encode_geometry(out, &h->geometry);
 	put_le64(out + H_CREATED, h->created);
@@ -288,10 +301,12 @@ static int check_fixed(const uint8_t *in, char *why, size_t why_size)
 	return 0;
 }
 
-static bool constants_good(const uint8_t *in)
+static bool constants_good(const uint8_t *in, bool any)
 {
+	bool standard = get_le16(in + H_FANOUT) == FANOUT && get_le64(in + H_LOG_BLOCKS) >= LOG_BLOCKS_MIN;
+
 	return get_le32(in + H_BYTES) == HEADER_BYTES && get_le32(in + H_SUITE) == SUITE_XAES_GCM &&
-	       get_le32(in + H_SECTOR_LOG2) == SECTOR_LOG2 && get_le16(in + H_FANOUT) == FANOUT &&
+	       get_le32(in + H_SECTOR_LOG2) == SECTOR_LOG2 && (any || standard) &&
 	       get_le16(in + H_SLOT_SIZE) == SLOT_BYTES;
 }
 
@@ -301,7 +316,7 @@ static int decode_geometry(struct geometry *g, const uint8_t *in, uint64_t devic
 	uint64_t backing = get_le64(in + H_BACKING);
 	uint8_t expect[H_CREATED] = { 0 };
 
-	if (geometry_compute(g, get_le64(in + H_SECTORS), get_le64(in + H_LOG_BLOCKS), backing) < 0) {
+	if (geometry_compute_any(g, get_le64(in + H_SECTORS), get_le64(in + H_LOG_BLOCKS), get_le16(in + H_FANOUT), backing) < 0) {
 		because(why, why_size, "the header's sizes contradict each other");
 		return ERR_CORRUPT;
 	}
@@ -402,6 +417,12 @@ static int decode_slots(struct header *h, const uint8_t *in, char *why, size_t w
 
 int header_decode(struct header *h, const uint8_t in[static HEADER_BYTES], uint64_t device_size, char *why, size_t why_size)
 {
+	return header_decode_any(h, in, device_size, false, why, why_size);
+}
+
+int header_decode_any(struct header *h, const uint8_t in[static HEADER_BYTES], uint64_t device_size, bool any, char *why,
+		      size_t why_size)
+{
 	int r = check_fixed(in, why, why_size);
 
 	if (r < 0)
@@ -413,7 +434,7 @@ int header_decode(struct header *h, const uint8_t in[static HEADER_BYTES], uint6
 		return ERR_CORRUPT;
 	}
 	memcpy(h->mac, in + H_MAC, sizeof h->mac);
-	if (!constants_good(in)) {
+	if (!constants_good(in, any)) {
 		because(why, why_size, "a constant of version 1 has another value");
 		return ERR_CORRUPT;
 	}

@@ -19,6 +19,8 @@ enum {
 	CLEAR_AAD_END = 0x5C,                      /* ... up to here */
 	LOG_BLOCKS_MIN = 256,
 	LOG_BLOCKS_MAX = 65536,
+	FANOUT_LEAST = 4,          /* the limits of test geometries */
+	LOG_BLOCKS_LEAST = 8,
 };
 
 /* Regions in order: header A, ring A, zeroes up to 1 MiB, log, upper levels A, level 1, data, upper levels B, ring B, header B. */
@@ -29,6 +31,7 @@ struct geometry {
 	uint64_t data_off;
 	uint64_t root_off[2];
 	uint64_t header_off[2];
+	unsigned fanout;                      /* slots used in a node: FANOUT but for tests */
 	unsigned levels;                      /* of nodes; the node of this level is the top */
 	uint64_t count[LEVELS_MAX + 1];       /* objects per level; count[0] = n_sectors */
 	uint64_t span[LEVELS_MAX + 2];        /* sectors below one object of a level; span[0] = 1 */
@@ -43,6 +46,10 @@ uint64_t geometry_minimum(uint64_t n_sectors, uint64_t log_blocks);
 
 /* 0, or ERR_RANGE: no sectors, log size outside its limits, backing too small or not a multiple of 4096. */
 int geometry_compute(struct geometry *g, uint64_t n_sectors, uint64_t log_blocks, uint64_t backing_size);
+
+/* Both for test geometries too: fanout 4 .. 100, log from 8 blocks on. */
+uint64_t geometry_minimum_any(uint64_t n_sectors, uint64_t log_blocks, unsigned fanout);
+int geometry_compute_any(struct geometry *g, uint64_t n_sectors, uint64_t log_blocks, unsigned fanout, uint64_t backing_size);
 
 /* Byte offset of copy 0 or 1 of an object; level 0 is data. */
 uint64_t geometry_offset(const struct geometry *g, unsigned level, uint64_t index, unsigned copy);
@@ -79,6 +86,10 @@ void header_finish(uint8_t out[static HEADER_BYTES], const uint8_t mac[static 32
 /* Hostile bytes to a struct. ERR_FOREIGN: magic, version or features; ERR_CORRUPT: SHA-256 or a field no version 1 writes;
  * ERR_RANGE: the header wants a larger backing store than device_size. why says which. The MAC is not checked here. */
 int header_decode(struct header *h, const uint8_t in[static HEADER_BYTES], uint64_t device_size, char *why, size_t why_size);
+
+/* The same; with `any` a test geometry is good too. */
+int header_decode_any(struct header *h, const uint8_t in[static HEADER_BYTES], uint64_t device_size, bool any, char *why,
+		      size_t why_size);
 
 enum slot_state { SLOT_INVALID, SLOT_SEALED, SLOT_ZERO, SLOT_BAD };
 

@@ -60,7 +60,6 @@ void pool_return(struct pool *p, struct request *q)
 {
 	secret_wipe(q->edge[0], (size_t)EDGES * SECTOR_BYTES);
 	secret_wipe(q->slots, sizeof q->slots);
-	secret_wipe(q->old, sizeof q->old);
 	pthread_mutex_lock(&p->lock);
 	q->next = p->free;
 	p->free = q;

@@ -66,7 +66,7 @@ static void take_locked(struct sealer *s, uint64_t count, uint8_t *salt, uint64_
 	s->salt_seals += count;
 }
 
-int sealer_take(struct sealer *s, uint64_t count, uint8_t salt[static AEAD_SALT_BYTES], uint64_t *ctr)
+int sealer_take(struct sealer *s, uint64_t count, bool renew, uint8_t salt[static AEAD_SALT_BYTES], uint64_t *ctr)
 {
 	uint64_t now = monotonic_ns();
 	int r = 0;
@@ -74,7 +74,7 @@ int sealer_take(struct sealer *s, uint64_t count, uint8_t salt[static AEAD_SALT_
 	pthread_mutex_lock(&s->lock);
 	if (s->ctr_next >= s->ctr_limit || count > s->ctr_limit - s->ctr_next)
 		r = ERR_STATE;
-	else if (s->salt_seals + count > salt_seals_max || now - s->salt_since_ns > salt_life_ns)
+	else if (renew && (s->salt_seals + count > salt_seals_max || now - s->salt_since_ns > salt_life_ns))
 		r = renew_salt(s);
 	if (r == 0)
 		take_locked(s, count, salt, ctr);
@@ -97,6 +97,14 @@ uint64_t sealer_next(struct sealer *s)
 	next = s->ctr_next;
 	pthread_mutex_unlock(&s->lock);
 	return next;
+}
+
+void sealer_skip(struct sealer *s, uint64_t least)
+{
+	pthread_mutex_lock(&s->lock);
+	if (s->ctr_next < least)
+		s->ctr_next = least;
+	pthread_mutex_unlock(&s->lock);
 }
 
 /* --- associated data --------------------------------------------------------------------------------------------------- */
@@ -130,14 +138,16 @@ static void object_iv(uint8_t iv[static AEAD_IV_BYTES], uint64_t ctr)
 static struct aead_item *prepare(struct aead_item *item, uint8_t *aad, const struct object *o, const uint8_t *uuid,
 				 const uint8_t *clear)
 {
+	size_t clear_size = (o->type == OBJECT_LOG ? LOG_AAD_END : CLEAR_AAD_END) - CLEAR_AAD_AT;
+
 	object_aad(aad, o, uuid);
 	object_iv(item->iv, o->ctr);
 	item->aad = aad;
 	item->aad_size = AAD_BYTES;
 	item->good = false;
 	if (clear != NULL) {
-		memcpy(aad + AAD_BYTES, clear + CLEAR_AAD_AT, CLEAR_AAD_END - CLEAR_AAD_AT);
-		item->aad_size = AAD_MAX;
+		memcpy(aad + AAD_BYTES, clear + CLEAR_AAD_AT, clear_size);
+		item->aad_size = AAD_BYTES + clear_size;
 	}
 	return item;
 }
@@ -267,9 +277,9 @@ static int open_one(struct keyring *keys, enum key_domain domain, const struct o
 	memcpy(tag, block, sizeof tag);
 	memcpy(salt, block + CLEAR_AAD_AT, sizeof salt);
 	prepare(&item, aad, o, uuid, block);
-	item.in = block + CLEAR_BYTES;
+	item.in = block + (domain == KEY_LOG ? LOG_CLEAR_BYTES : CLEAR_BYTES);
 	item.out = plain;
-	item.size = SEALED_BYTES;
+	item.size = domain == KEY_LOG ? LOG_SEALED_BYTES : SEALED_BYTES;
 	item.tag = tag;
 	r = keyring_open(keys, domain, o->gen_no, salt, &item, 1, &bad);
 	if (r == ERR_NOT_FOUND)
@@ -331,6 +341,47 @@ int root_open(struct keyring *keys, struct root *root, const uint8_t block[stati
 	r = open_one(keys, KEY_ROOT, &o, uuid, plain, block);
 	if (r == 0)
 		root_decode_sealed(root, plain);
+	secret_wipe(plain, sizeof plain);
+	return r;
+}
+
+/* --- log blocks -------------------------------------------------------------------------------------------------------- */
+
+int logblock_seal(struct sealer *s, uint8_t block[static SECTOR_BYTES], const struct log_head *h, const struct log_entry *entries)
+{
+	struct object o = { OBJECT_LOG, 0, h->gen_no, 0, h->seq };
+	struct aead_item item = { 0 };
+	uint8_t aad[AAD_MAX];
+	int r;
+
+	logblock_encode(block, h, s->uuid, entries);
+	prepare(&item, aad, &o, s->uuid, block);
+	item.in = block + LOG_CLEAR_BYTES;
+	item.out = block + LOG_CLEAR_BYTES;
+	item.size = LOG_SEALED_BYTES;
+	item.tag = block;
+	r = keyring_seal(s->keys, KEY_LOG, h->gen_no, h->salt, &item, 1);
+	if (r < 0)
+		secret_wipe(block, SECTOR_BYTES);
+	return r;
+}
+
+int logblock_open(struct sealer *s, struct log_head *h, struct log_entry entries[static LOG_ENTRIES],
+	     const uint8_t block[static SECTOR_BYTES])
+{
+	struct object o = { OBJECT_LOG, 0, 0, 0, 0 };
+	uint8_t plain[LOG_SEALED_BYTES];
+	int r;
+
+	if (!logblock_decode_clear(h, block, s->uuid))
+		return ERR_NOT_FOUND;
+	if (h->gen_no == 0 || s->gen_no[h->gen_ix] != h->gen_no)
+		return ERR_CORRUPT;
+	o.gen_no = h->gen_no;
+	o.ctr = h->seq;
+	r = open_one(s->keys, KEY_LOG, &o, s->uuid, plain, block);
+	if (r == 0 && !logblock_decode_entries(entries, h, plain))
+		r = ERR_CORRUPT;
 	secret_wipe(plain, sizeof plain);
 	return r;
 }

@@ -6,11 +6,11 @@
 
 #include <pthread.h>
 
-#include "layout.h"
+#include "log.h"
 
 enum object_type { OBJECT_DATA = 1, OBJECT_NODE = 2, OBJECT_LOG = 3, OBJECT_ROOT = 4 };
 
-enum { AAD_BYTES = 48, AAD_MAX = AAD_BYTES + CLEAR_AAD_END - CLEAR_AAD_AT };
+enum { AAD_BYTES = 48, AAD_MAX = AAD_BYTES + LOG_AAD_END - CLEAR_AAD_AT };
 
 struct sealer {
 	struct keyring *keys;
@@ -29,14 +29,17 @@ struct sealer {
 int sealer_init(struct sealer *s, struct keyring *keys, const struct header *h, uint64_t ctr_next);
 void sealer_destroy(struct sealer *s);
 
-/* Takes `count` consecutive counters and the salt to use them with, renewing the salt when it is due. 0, ERR_UNSUPPORTED (no
+/* Takes `count` consecutive counters and the salt to use them with, with renew a new salt when it is due. 0, ERR_UNSUPPORTED (no
  * entropy), ERR_STATE (the generation has sealed all it may: rotate the DEK). */
-int sealer_take(struct sealer *s, uint64_t count, uint8_t salt[static AEAD_SALT_BYTES], uint64_t *ctr);
+int sealer_take(struct sealer *s, uint64_t count, bool renew, uint8_t salt[static AEAD_SALT_BYTES], uint64_t *ctr);
 
 /* The same for the tree itself: never renews the salt and never refuses, so that a lock can always seal what is dirty. */
 void sealer_take_reserved(struct sealer *s, uint64_t count, uint8_t salt[static AEAD_SALT_BYTES], uint64_t *ctr);
 
 uint64_t sealer_next(struct sealer *s);
+
+/* Counters below `least` have been seen: none of them is handed out. */
+void sealer_skip(struct sealer *s, uint64_t least);
 
 /* Room for one run. Large: lives in a request or a batch, not on a stack. */
 struct run {
@@ -75,5 +78,12 @@ int root_seal(struct keyring *keys, uint8_t block[static SECTOR_BYTES], const st
 /* Opens one. 0, ERR_REVOKED, ERR_NOT_FOUND (not a root record of this volume at all), ERR_CORRUPT. */
 int root_open(struct keyring *keys, struct root *r, const uint8_t block[static SECTOR_BYTES],
 	      const uint8_t uuid[static UUID_BYTES]);
+
+/* Encodes and seals a log block; its tag is then at the block's start. 0 or ERR_REVOKED. */
+int logblock_seal(struct sealer *s, uint8_t block[static SECTOR_BYTES], const struct log_head *h, const struct log_entry *entries);
+
+/* Opens one. 0, ERR_REVOKED, ERR_NOT_FOUND (not a log block of this volume at all), ERR_CORRUPT. */
+int logblock_open(struct sealer *s, struct log_head *h, struct log_entry entries[static LOG_ENTRIES],
+	     const uint8_t block[static SECTOR_BYTES]);
 
 #endif

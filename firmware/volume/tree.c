@@ -263,7 +263,7 @@ static void slot_of(const struct tree *t, const struct node *parent, uint64_t in
 	if (parent == NULL)
 		*out = t->top;
 	else
-		tree_get(parent, (unsigned)(index % FANOUT), out);
+		tree_get(parent, (unsigned)(index % t->geometry->fanout), out);
 }
 
 static void fill_zero(struct node *n, uint64_t ctr)
@@ -484,7 +484,7 @@ bool tree_is_zero(const struct tree *t, const struct node *n, unsigned first, un
 		return t->top.state == SLOT_ZERO && find(t, t->geometry->levels, 0) == NULL;
 	for (unsigned i = first; i < first + count; i++) {
 		tree_get(n, i, &s);
-		if (s.state != SLOT_ZERO || (n->level > 1 && find(t, n->level - 1u, n->index * FANOUT + i) != NULL))
+		if (s.state != SLOT_ZERO || (n->level > 1 && find(t, n->level - 1u, n->index * t->geometry->fanout + i) != NULL))
 			return false;
 	}
 	return true;
@@ -500,7 +500,7 @@ void tree_zero(struct tree *t, struct node *n, unsigned first, unsigned count, u
 		return;
 	}
 	if (n->level > 1 && n->children > 0) {
-		uint64_t base = n->index * FANOUT;
+		uint64_t base = n->index * t->geometry->fanout;
 
 		drop_below(t, n->level - 1u, base + first, base + first + count - 1);
 	}
@@ -544,7 +544,7 @@ static int seal_some(struct tree *t, struct batch *b, unsigned l)
 		if (n->parent == NULL)
 			t->top = b->slots[i];
 		else
-			tree_put(n->parent, (unsigned)(n->index % FANOUT), &b->slots[i]);
+			tree_put(n->parent, (unsigned)(n->index % t->geometry->fanout), &b->slots[i]);
 	}
 	return 0;
 }

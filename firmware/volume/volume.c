@@ -1,6 +1,7 @@
-/* The verbs: reading, writing, zeroing, extents, opening and closing. A write's order is fixed: seal into private memory, put the
- * slots into the tree, then let the device have the ciphertext; so whatever the tree names is sealed, and a lock at any point
- * finds in memory all that it has to seal. A read copies slots first and verifies after; nothing unverified leaves this file. */
+/* The verbs: reading, writing, zeroing, extents, opening and closing. A write's order is fixed: take places in the open group, seal
+ * into private memory, and in one instant put entries into the group, slots into the tree and ciphertext into the held set; the
+ * device comes later (commit.c). A read copies slots and held ciphertext first and verifies after; nothing unverified leaves
+ * this file. */
 #include "volume.h"
 
 #include <stdio.h>
@@ -19,8 +20,9 @@ enum {
 	CACHE_DEFAULT = 2048,
 	CACHE_LEAST = 64,
 	DIRTY_DEFAULT = 1024,
+	PENDING_DEFAULT = 131072, /* log entries: bounds the memory and the time of a recovery */
 	DIRTY_LEAST = 64, /* more than LEAVES_PER_IO paths to the top */
-	LOST_WRITE_TRIES = 3,
+	HELD_DEFAULT = 2048, /* sectors: 8 MiB */
 };
 
 _Static_assert(DIRTY_LEAST >= LEAVES_PER_IO * LEVELS_MAX, "one piece of a write must fit between two checkpoints");
@@ -33,10 +35,10 @@ struct piece {
 	size_t size; /* bytes of the request in this piece */
 };
 
-static struct piece piece_at(uint64_t at, size_t left)
+static struct piece piece_at(const struct volume *v, uint64_t at, size_t left)
 {
 	struct piece p = { .lba = at / SECTOR_BYTES, .head = at % SECTOR_BYTES };
-	size_t room = (size_t)IO_SECTORS * SECTOR_BYTES - p.head;
+	size_t room = v->piece_max * SECTOR_BYTES - p.head;
 
 	p.size = left < room ? left : room;
 	p.count = (p.head + p.size + SECTOR_BYTES - 1) / SECTOR_BYTES;
@@ -82,24 +84,38 @@ static uint64_t sectors_touched(uint64_t size, uint64_t at)
 
 /* --- reading ----------------------------------------------------------------------------------------------------------- */
 
-/* Slots of [lba, lba+count) as they are now; the range entry keeps them so. */
-static int copy_slots(struct volume *v, uint64_t lba, size_t count, struct slot *slots)
+/* With tree.lock: what is held of a sealed sector is the ciphertext to open, for the device may not have it yet (R13). */
+static void copy_held(struct volume *v, struct request *q, uint64_t lba, size_t i)
+{
+	const uint8_t *bytes = NULL;
+
+	if (q->slots[i].state == SLOT_SEALED && v->held.buckets != NULL && !MUTANT(v, MUTANT_R13_READ_PAST_HELD))
+		bytes = held_find(&v->held, lba, q->slots[i].ctr);
+	q->held[i] = bytes != NULL;
+	if (bytes != NULL)
+		memcpy(q->io + i * SECTOR_BYTES, bytes, SECTOR_BYTES);
+}
+
+/* Slots of [lba, lba+count) as they are now, and what is held of them; the range entry keeps them so. */
+static int copy_slots(struct volume *v, struct request *q, uint64_t lba, size_t count)
 {
 	const struct slot zero = { .state = SLOT_ZERO };
+	const unsigned fanout = v->header.geometry.fanout;
 	int r = 0;
 
 	pthread_mutex_lock(&v->tree.lock);
 	for (size_t done = 0; done < count && r == 0;) {
-		unsigned first = (unsigned)((lba + done) % FANOUT), zero_level;
-		size_t n = FANOUT - first < count - done ? FANOUT - first : count - done;
+		unsigned first = (unsigned)((lba + done) % fanout), zero_level;
+		size_t n = fanout - first < count - done ? fanout - first : count - done;
 		struct node *leaf;
 
-		r = tree_pin(&v->tree, 1, (lba + done) / FANOUT, false, &leaf, &zero_level);
-		for (size_t i = 0; i < n && r == 0; i++) {
+		r = tree_pin(&v->tree, 1, (lba + done) / fanout, false, &leaf, &zero_level);
+		for (size_t i = done; i < done + n && r == 0; i++) {
 			if (leaf == NULL)
-				slots[done + i] = zero;
+				q->slots[i] = zero;
 			else
-				tree_get(leaf, first + (unsigned)i, &slots[done + i]);
+				tree_get(leaf, first + (unsigned)(i - done), &q->slots[i]);
+			copy_held(v, q, lba + i, i);
 		}
 		if (leaf != NULL)
 			tree_unpin(&v->tree, leaf);
@@ -119,10 +135,15 @@ static void report_bad(struct volume *v, uint64_t lba)
 			  (unsigned long long)count);
 }
 
+static int read_device(struct volume *v, uint8_t *to, uint64_t lba, size_t count)
+{
+	return v->dev->ops->read(v->dev, to, count * SECTOR_BYTES, geometry_offset(&v->header.geometry, 0, lba, 0));
+}
+
 /* A sector that failed is read once more: a transfer may have gone wrong on its way. */
 static int open_again(struct volume *v, struct request *q, uint64_t lba, size_t i)
 {
-	int r = v->dev->ops->read(v->dev, q->io, SECTOR_BYTES, geometry_offset(&v->header.geometry, 0, lba, 0));
+	int r = read_device(v, q->io, lba, 1);
 
 	if (r == 0)
 		r = sectors_open(&v->sealer, &q->run, lba, 1, q->io, &q->out[i], &q->slots[i], &q->good[i]);
@@ -134,13 +155,19 @@ static int open_again(struct volume *v, struct request *q, uint64_t lba, size_t 
 	return ERR_CORRUPT;
 }
 
-/* Sectors i .. i+n-1 of the piece from lba on are SEALED: one read, then runs of leases. */
+/* Sectors i .. i+n-1 of the piece from lba on are SEALED: a read for each stretch that is not held, then runs of leases. */
 static int read_sealed(struct volume *v, struct request *q, uint64_t lba, size_t i, size_t n)
 {
-	int r = v->dev->ops->read(v->dev, q->io, n * SECTOR_BYTES, geometry_offset(&v->header.geometry, 0, lba + i, 0));
+	int r = 0;
 
+	for (size_t k = i, m; k < i + n && r == 0; k += m) {
+		for (m = 1; k + m < i + n && q->held[k + m] == q->held[k];)
+			m++;
+		if (!q->held[k])
+			r = read_device(v, q->io + k * SECTOR_BYTES, lba + k, m);
+	}
 	if (r == 0)
-		r = sectors_open(&v->sealer, &q->run, lba + i, n, q->io, q->out + i, q->slots + i, q->good + i);
+		r = sectors_open(&v->sealer, &q->run, lba + i, n, q->io + i * SECTOR_BYTES, q->out + i, q->slots + i, q->good + i);
 	for (size_t k = i; k < i + n && r == 0; k++)
 		if (!q->good[k])
 			r = open_again(v, q, lba + k, k);
@@ -150,7 +177,7 @@ static int read_sealed(struct volume *v, struct request *q, uint64_t lba, size_t
 /* Fills q->out[0 .. count-1] with the plaintext of sectors from lba on; q->slots is used. */
 static int read_sectors(struct volume *v, struct request *q, uint64_t lba, size_t count)
 {
-	int r = copy_slots(v, lba, count, q->slots);
+	int r = copy_slots(v, q, lba, count);
 
 	for (size_t i = 0, n; i < count && r == 0; i += n) {
 		enum slot_state state = (enum slot_state)q->slots[i].state;
@@ -194,7 +221,7 @@ static int read_range(struct volume *v, uint8_t *to, size_t size, uint64_t at)
 	int r = q == NULL ? ERR_NOMEM : 0;
 
 	for (size_t done = 0; done < size && r == 0;) {
-		struct piece p = piece_at(at + done, size - done);
+		struct piece p = piece_at(v, at + done, size - done);
 
 		r = read_piece(v, q, &p, to + done);
 		done += p.size;
@@ -278,7 +305,8 @@ static void unpin_leaves(struct volume *v, struct request *q)
 
 static int pin_leaves(struct volume *v, struct request *q, uint64_t lba, size_t count)
 {
-	uint64_t first = lba / FANOUT, last = (lba + count - 1) / FANOUT;
+	const unsigned fanout = v->header.geometry.fanout;
+	uint64_t first = lba / fanout, last = (lba + count - 1) / fanout;
 	unsigned unused;
 	int r = 0;
 
@@ -295,49 +323,6 @@ static int pin_leaves(struct volume *v, struct request *q, uint64_t lba, size_t 
 	return r;
 }
 
-/* Takes counters and seals the piece into q->io, new slots into q->slots. Leases of at most 64. */
-static int seal_piece(struct volume *v, struct request *q, const struct piece *p)
-{
-	uint8_t salt[AEAD_SALT_BYTES];
-	uint64_t ctr;
-	int r = sealer_take(&v->sealer, p->count, salt, &ctr);
-
-	for (size_t i = 0; i < p->count && r == 0; i++) {
-		memcpy(q->slots[i].salt, salt, sizeof salt);
-		q->slots[i].gen_ix = v->sealer.active;
-		q->slots[i].state = SLOT_SEALED;
-		q->slots[i].ctr = ctr + i;
-	}
-	for (size_t i = 0; i < p->count && r == 0; i += AEAD_RUN_MAX) {
-		size_t n = p->count - i < AEAD_RUN_MAX ? p->count - i : AEAD_RUN_MAX;
-
-		r = sectors_seal(&v->sealer, &q->run, p->lba + i, n, q->in + i, q->io + i * SECTOR_BYTES, q->slots + i);
-	}
-	return r;
-}
-
-/* With tree.lock: waits until a change of `need` more dirty nodes may go in. The lock is away while a checkpoint makes room. */
-static int wait_for_room(struct volume *v, size_t (*need)(const void *), const void *what)
-{
-	for (;;) {
-		int r = engine_admits(v);
-
-		if (r < 0)
-			return r;
-		if (v->gate) {
-			pthread_cond_wait(&v->changed, &v->tree.lock);
-			continue;
-		}
-		if (v->tree.dirty_count + need(what) <= v->tree.dirty_max)
-			return 0;
-		pthread_mutex_unlock(&v->tree.lock);
-		r = engine_checkpoint(v, false);
-		pthread_mutex_lock(&v->tree.lock);
-		if (r < 0)
-			return r;
-	}
-}
-
 static size_t need_of_leaves(const void *request)
 {
 	const struct request *q = request;
@@ -348,97 +333,90 @@ static size_t need_of_leaves(const void *request)
 	return need;
 }
 
-static struct node *leaf_of(const struct request *q, const struct piece *p, size_t i)
+static struct node *leaf_of(const struct volume *v, const struct request *q, const struct piece *p, size_t i)
 {
-	return q->leaves[(p->lba + i) / FANOUT - p->lba / FANOUT];
+	const unsigned fanout = v->header.geometry.fanout;
+
+	return q->leaves[(p->lba + i) / fanout - p->lba / fanout];
 }
 
-/* The moment of acceptance: after it the tree names the new versions, and whoever seals it waits for their writing. */
-static int accept_piece(struct volume *v, struct request *q, const struct piece *p)
+/* Counters, places in the group, room in the held set and among the dirty nodes: from here on the group waits for this piece. */
+static int register_piece(struct volume *v, struct request *q, const struct piece *p, size_t *place)
 {
 	int r;
 
 	pthread_mutex_lock(&v->tree.lock);
-	r = wait_for_room(v, need_of_leaves, q);
+	r = engine_room(v, need_of_leaves, q, p->count);
+	if (r == 0)
+		r = engine_places(v, p->count, place);
 	if (r < 0) {
 		unpin_leaves(v, q);
 		pthread_mutex_unlock(&v->tree.lock);
 		return r;
 	}
 	for (size_t i = 0; i < p->count; i++) {
-		unsigned at = (unsigned)((p->lba + i) % FANOUT);
+		struct slot *s = &q->slots[i];
 
-		tree_get(leaf_of(q, p, i), at, &q->old[i]);
-		tree_put(leaf_of(q, p, i), at, &q->slots[i]);
+		memset(s, 0, sizeof *s);
+		memcpy(s->salt, v->log.salt, sizeof s->salt);
+		s->gen_ix = v->sealer.active;
+		s->state = SLOT_SEALED;
+		s->ctr = v->log.ctr_base + *place + i;
 	}
 	for (unsigned i = 0; i < q->leaf_count; i++)
 		tree_mark_dirty(&v->tree, q->leaves[i]);
-	v->in_flight++;
+	v->held.sectors += p->count;
+	v->sealing++;
 	pthread_mutex_unlock(&v->tree.lock);
 	return 0;
 }
 
-static int write_in_place(struct volume *v, struct request *q, const struct piece *p)
+/* Leases of at most 64. */
+static int seal_piece(struct volume *v, struct request *q, const struct piece *p, uint8_t *to)
 {
-	return v->dev->ops->write(v->dev, q->io, p->count * SECTOR_BYTES, geometry_offset(&v->header.geometry, 0, p->lba, 0));
-}
+	int r = 0;
 
-/* A sector is all old or all new (D1): where the device does not show the new ciphertext, the old slot is right. Keyless. */
-static void find_untouched(struct volume *v, struct request *q, const struct piece *p)
-{
-	for (size_t i = 0; i < p->count; i++) {
-		uint64_t at = geometry_offset(&v->header.geometry, 0, p->lba + i, 0);
+	for (size_t i = 0; i < p->count && r == 0; i += AEAD_RUN_MAX) {
+		size_t n = p->count - i < AEAD_RUN_MAX ? p->count - i : AEAD_RUN_MAX;
 
-		q->good[i] = v->dev->ops->read(v->dev, q->edge[0], SECTOR_BYTES, at) == 0 &&
-			     memcmp(q->edge[0], q->io + i * SECTOR_BYTES, SECTOR_BYTES) == 0;
-	}
-}
-
-/* With tree.lock. False: the lock was faster, and its sealed nodes name the new versions. */
-static bool restore_untouched(struct volume *v, struct request *q, const struct piece *p)
-{
-	if (atomic_load(&v->locked))
-		return false;
-	for (size_t i = 0; i < p->count; i++)
-		if (!q->good[i])
-			tree_put(leaf_of(q, p, i), (unsigned)((p->lba + i) % FANOUT), &q->old[i]);
-	return true;
-}
-
-/* The device refused a data write. Old slots come back; if a lock has sealed the new ones already, only writing helps. */
-static int refused(struct volume *v, struct request *q, const struct piece *p, int error)
-{
-	bool restored;
-	int r = error;
-
-	find_untouched(v, q, p);
-	pthread_mutex_lock(&v->tree.lock);
-	restored = restore_untouched(v, q, p);
-	pthread_mutex_unlock(&v->tree.lock);
-	if (restored)
-		return error;
-	for (int i = 0; i < LOST_WRITE_TRIES && r < 0; i++)
-		r = write_in_place(v, q, p);
-	if (r < 0) {
-		log_error("volume: sectors %llu to %llu could not be written after the lock: %s", (unsigned long long)p->lba,
-			  (unsigned long long)(p->lba + p->count - 1), error_text(r));
-		pthread_mutex_lock(&v->tree.lock);
-		v->lost = r;
-		pthread_mutex_unlock(&v->tree.lock);
+		r = sectors_seal(&v->sealer, &q->run, p->lba + i, n, q->in + i, to + i * SECTOR_BYTES, q->slots + i);
 	}
 	return r;
 }
 
-static int issue_piece(struct volume *v, struct request *q, const struct piece *p)
+/* With tree.lock: group, tree and held set name the new versions. */
+static void take_in(struct volume *v, struct request *q, const struct piece *p, size_t place, struct parcel *parcel)
 {
-	int r = write_in_place(v, q, p);
+	for (size_t i = 0; i < p->count; i++) {
+		struct log_entry *e = &v->log.group[place + i];
 
-	if (r < 0)
-		r = refused(v, q, p, r);
+		e->kind = LOG_SEAL;
+		e->index = p->lba + i;
+		memcpy(e->tag, q->slots[i].tag, sizeof e->tag);
+		tree_put(leaf_of(v, q, p, i), (unsigned)((p->lba + i) % v->header.geometry.fanout), &q->slots[i]);
+	}
+	parcel->lba = p->lba;
+	parcel->ctr = q->slots[0].ctr;
+	held_add(&v->held, parcel);
+	if (v->held.sectors > v->held.max / 4)
+		pthread_cond_signal(&v->kick);
+}
+
+/* The moment of acceptance. A lock that came first has closed the group: then nothing has happened, and the places are void. */
+static int accept_piece(struct volume *v, struct request *q, const struct piece *p, size_t place, struct parcel *parcel, int sealed)
+{
+	int r = sealed;
+
 	pthread_mutex_lock(&v->tree.lock);
+	if (r == 0)
+		r = engine_admits(v);
+	if (r == 0)
+		take_in(v, q, p, place, parcel);
+	else
+		v->held.sectors -= p->count;
 	unpin_leaves(v, q);
-	v->in_flight--;
-	if (v->in_flight == 0)
+	v->sealing--;
+	if (v->sealing == 0)
 		pthread_cond_broadcast(&v->changed);
 	pthread_mutex_unlock(&v->tree.lock);
 	return r;
@@ -446,23 +424,21 @@ static int issue_piece(struct volume *v, struct request *q, const struct piece *
 
 static int write_piece(struct volume *v, struct request *q, const struct piece *p, const uint8_t *from)
 {
-	int r = gather(v, q, p, from);
+	struct parcel *parcel = parcel_new(p->count);
+	size_t place;
+	int r = parcel == NULL ? ERR_NOMEM : gather(v, q, p, from);
 
 	if (r == 0)
 		r = pin_leaves(v, q, p->lba, p->count);
-	if (r < 0)
-		return r;
-	r = seal_piece(v, q, p);
-	if (r < 0) {
-		pthread_mutex_lock(&v->tree.lock);
-		unpin_leaves(v, q);
-		pthread_mutex_unlock(&v->tree.lock);
-		return r;
+	if (r == 0)
+		r = register_piece(v, q, p, &place);
+	if (r == 0) {
+		r = seal_piece(v, q, p, parcel->bytes);
+		r = accept_piece(v, q, p, place, parcel, r);
 	}
-	r = accept_piece(v, q, p);
 	if (r < 0)
-		return r;
-	return issue_piece(v, q, p);
+		parcel_free(parcel);
+	return r;
 }
 
 static int write_range(struct volume *v, const uint8_t *from, size_t size, uint64_t at)
@@ -471,7 +447,7 @@ static int write_range(struct volume *v, const uint8_t *from, size_t size, uint6
 	int r = q == NULL ? ERR_NOMEM : 0;
 
 	for (size_t done = 0; done < size && r == 0;) {
-		struct piece p = piece_at(at + done, size - done);
+		struct piece p = piece_at(v, at + done, size - done);
 
 		r = write_piece(v, q, &p, from + done);
 		done += p.size;
@@ -504,7 +480,7 @@ int volume_write(struct volume *v, const void *buf, size_t size, uint64_t at, bo
 	r = write_range(v, buf, size, at);
 	range_leave(&v->ranges, &range);
 	if (r == 0 && fua)
-		r = engine_checkpoint(v, false);
+		r = engine_flush(v);
 	if (r < 0)
 		return r;
 	atomic_fetch_add(&v->write_ops, 1);
@@ -516,8 +492,11 @@ int volume_flush(struct volume *v)
 {
 	int r = engine_admits(v);
 
+	/* Past a deadline the lock is near: whether it is in time for what is not sealed yet is not for this call to promise. */
+	if (r == 0 && keyring_expired(v->keys))
+		r = ERR_REVOKED;
 	if (r == 0 && !v->read_only)
-		r = engine_checkpoint(v, false);
+		r = engine_flush(v);
 	if (r == 0)
 		atomic_fetch_add(&v->flush_ops, 1);
 	return r;
@@ -548,8 +527,8 @@ static struct cut cut_at(const struct geometry *g, uint64_t lba, uint64_t end)
 	c.index = lba / g->span[c.level];
 	/* An object that the volume's end cuts short is whole when the range reaches that end. */
 	last = end == g->n_sectors ? g->count[c.level] : end / g->span[c.level];
-	if (last > c.index - c.index % FANOUT + FANOUT)
-		last = c.index - c.index % FANOUT + FANOUT;
+	if (last > c.index - c.index % g->fanout + g->fanout)
+		last = c.index - c.index % g->fanout + g->fanout;
 	c.count = (unsigned)(last - c.index);
 	c.sectors = c.count * g->span[c.level];
 	if (c.sectors > end - lba)
@@ -565,17 +544,20 @@ static size_t need_of_node(const void *node)
 /* With tree.lock. n: the node that holds the slots; NULL: the root record does. */
 static int zero_slots(struct volume *v, struct node *n, const struct cut *c)
 {
-	uint8_t salt[AEAD_SALT_BYTES];
-	unsigned first = (unsigned)(c->index % FANOUT);
-	uint64_t ctr;
-	int r = wait_for_room(v, need_of_node, n);
+	unsigned first = (unsigned)(c->index % v->header.geometry.fanout);
+	size_t place;
+	int r = engine_room(v, need_of_node, n, 1);
 
 	if (r < 0)
 		return r;
 	if (tree_is_zero(&v->tree, n, first, c->count))
 		return 0;
-	sealer_take_reserved(&v->sealer, 1, salt, &ctr);
-	tree_zero(&v->tree, n, first, c->count, ctr);
+	r = engine_places(v, 1, &place);
+	if (r < 0)
+		return r;
+	v->log.group[place] = (struct log_entry){ LOG_ZERO, (uint8_t)c->level, c->index, c->count, { 0 } };
+	if (!MUTANT(v, MUTANT_R14_ZERO_NOT_IN_NODE))
+		tree_zero(&v->tree, n, first, c->count, v->log.ctr_base + place);
 	if (n == NULL)
 		v->root_dirty = true;
 	else
@@ -594,7 +576,7 @@ static int zero_cut(struct volume *v, uint64_t *lba, uint64_t end)
 
 	pthread_mutex_lock(&v->tree.lock);
 	if (c.level < g->levels)
-		r = tree_pin(&v->tree, c.level + 1, c.index / FANOUT, false, &n, &zero_level);
+		r = tree_pin(&v->tree, c.level + 1, c.index / g->fanout, false, &n, &zero_level);
 	if (r == 0 && (n != NULL || c.level == g->levels)) {
 		r = zero_slots(v, n, &c);
 		*lba += c.sectors;
@@ -613,13 +595,12 @@ static int zero_part(struct volume *v, uint64_t lba, size_t head, size_t size)
 {
 	struct piece p = { .lba = lba, .count = 1, .head = head, .size = size };
 	struct request *q = pool_take(&v->pool);
-	struct slot slot;
 	int r;
 
 	if (q == NULL)
 		return ERR_NOMEM;
-	r = copy_slots(v, lba, 1, &slot);
-	if (r == 0 && slot.state != SLOT_ZERO)
+	r = copy_slots(v, q, lba, 1);
+	if (r == 0 && q->slots[0].state != SLOT_ZERO)
 		r = write_piece(v, q, &p, NULL);
 	pool_return(&v->pool, q);
 	return r;
@@ -657,7 +638,7 @@ int volume_zero(struct volume *v, uint64_t size, uint64_t at, bool punch, bool f
 	r = zero_range(v, size, at);
 	range_leave(&v->ranges, &range);
 	if (r == 0 && fua)
-		r = engine_checkpoint(v, false);
+		r = engine_flush(v);
 	if (r == 0)
 		atomic_fetch_add(&v->zero_ops, 1);
 	return r;
@@ -669,20 +650,20 @@ int volume_zero(struct volume *v, uint64_t size, uint64_t at, bool punch, bool f
 static int next_extent(struct volume *v, uint64_t lba, uint64_t end, uint64_t *past, bool *zero)
 {
 	const struct geometry *g = &v->header.geometry;
-	unsigned zero_level = 0, i = (unsigned)(lba % FANOUT);
+	unsigned zero_level = 0, i = (unsigned)(lba % g->fanout);
 	struct node *leaf;
 	struct slot s;
 	int r;
 
 	pthread_mutex_lock(&v->tree.lock);
-	r = tree_pin(&v->tree, 1, lba / FANOUT, false, &leaf, &zero_level);
+	r = tree_pin(&v->tree, 1, lba / g->fanout, false, &leaf, &zero_level);
 	if (r == 0 && leaf == NULL) {
 		*zero = true;
 		*past = (lba / g->span[zero_level] + 1) * g->span[zero_level];
 	} else if (r == 0) {
 		tree_get(leaf, i, &s);
 		*zero = s.state == SLOT_ZERO;
-		for (*past = lba + 1, i++; i < FANOUT; i++, (*past)++) {
+		for (*past = lba + 1, i++; i < g->fanout; i++, (*past)++) {
 			tree_get(leaf, i, &s);
 			if ((s.state == SLOT_ZERO) != *zero)
 				break;
@@ -841,7 +822,7 @@ static int read_metadata(struct volume *v, const struct volume_options *o, char 
 
 	if (pair == NULL)
 		return ERR_NOMEM;
-	r = headers_read(v->dev, pair, &better, why, why_size);
+	r = headers_read(v->dev, pair, &better, o->test_geometry, why, why_size);
 	if (r == 0)
 		r = choose_header(v, pair, better, o, &chosen, why, why_size);
 	if (r == 0)
@@ -854,64 +835,91 @@ static int read_metadata(struct volume *v, const struct volume_options *o, char 
 	return r;
 }
 
-/* A new session: its own salt, its own id, and a root on the device that says "not closed" before anything is accepted. */
+static bool device_fits(const struct volume *v, const struct volume_options *o, char *why, size_t why_size)
+{
+	const struct block *dev = v->dev;
+
+	if (!dev->is_device || dev->atomic_bytes == 0 || dev->atomic_bytes >= SECTOR_BYTES || v->read_only || o->assume_4k)
+		return true;
+	snprintf(why, why_size,
+		 "the device promises to write %u bytes at once, not 4096: a power cut could tear a sector; open it with the "
+		 "option to assume 4 KiB if it is known to do better",
+		 dev->atomic_bytes);
+	return false;
+}
+
+/* A new session: its own salt, its own id, and a root on the device that says "not closed" before anything is accepted. What the
+ * log held beyond the last root is in the tree by then, and goes to the device with that root. */
 static int begin_session(struct volume *v, char *why, size_t why_size)
 {
-	struct batch *b = &v->batches[0];
-	uint64_t unused;
-	int r;
+	bool replayed = false;
+	int r = engine_recover(v, &replayed, why, why_size);
 
-	if (v->dev->is_device && v->dev->atomic_bytes != 0 && v->dev->atomic_bytes < SECTOR_BYTES)
-		log_warning("volume: the device writes %u bytes at once, not 4096: a power cut can make the sector in flight "
-			    "unreadable",
-			    v->dev->atomic_bytes);
-	if (!v->root.clean)
-		log_notice("volume: it was not closed; its last checkpoint is what counts");
-	if (v->read_only)
-		return 0;
+	if (r < 0 || v->read_only)
+		return r;
 	r = entropy_fill(v->root.session, sizeof v->root.session);
 	if (r == 0) {
-		v->root.seq++;
-		v->root.clean = false;
 		v->root.opens++;
 		v->root.unwraps++;
-		v->root.gen_no = v->sealer.gen_no[v->sealer.active];
-		sealer_take_reserved(&v->sealer, 0, v->root.salt, &unused);
-		r = root_seal(v->keys, b->root, &v->root, v->header.uuid);
+		r = engine_checkpoint(v, false, true);
 	}
-	if (r == 0)
-		r = root_write(v->dev, &v->header.geometry, v->root.seq, b->root);
 	if (r < 0)
 		snprintf(why, why_size, "the session's first root record cannot be written (%s)", error_text(r));
+	else if (replayed)
+		log_notice("volume: it was not closed: %llu log entries replayed, %llu objects fell back, %llu sectors lost",
+			   (unsigned long long)v->recovered, (unsigned long long)v->fallen_back, (unsigned long long)v->lost);
 	return r;
+}
+
+static size_t at_least(size_t value, size_t otherwise, size_t least)
+{
+	if (value == 0)
+		value = otherwise;
+	return value < least ? least : value;
+}
+
+/* The dirty nodes of a checkpoint must fit into an eighth of the log. */
+static size_t dirty_limit(const struct volume *v, const struct volume_options *o)
+{
+	const struct geometry *g = &v->header.geometry;
+	size_t least = g->fanout == FANOUT ? DIRTY_LEAST : 2 * (size_t)LEVELS_MAX;
+	size_t most = g->log_blocks / 8 * (g->fanout == FANOUT ? LOG_ENTRIES : 4 * (size_t)g->fanout);
+	size_t want = at_least(o->dirty_nodes_max, DIRTY_DEFAULT, least);
+
+	return want > most ? most : want;
 }
 
 static int allocate(struct volume *v, const struct volume_options *o)
 {
+	const struct geometry *g = &v->header.geometry;
+	size_t held;
 	int r;
 
-	v->tree.clean_max = o->cache_nodes == 0 ? CACHE_DEFAULT : o->cache_nodes;
-	v->tree.dirty_max = o->dirty_nodes_max == 0 ? DIRTY_DEFAULT : o->dirty_nodes_max;
-	if (v->tree.clean_max < CACHE_LEAST)
-		v->tree.clean_max = CACHE_LEAST;
-	if (v->tree.dirty_max < DIRTY_LEAST)
-		v->tree.dirty_max = DIRTY_LEAST;
+	v->piece_max = g->fanout == FANOUT ? IO_SECTORS : g->fanout;
+	held = at_least(o->held_max / SECTOR_BYTES, HELD_DEFAULT, v->piece_max);
+	v->tree.clean_max = at_least(o->cache_nodes, CACHE_DEFAULT, g->fanout == FANOUT ? CACHE_LEAST : 1);
+	v->tree.dirty_max = dirty_limit(v, o);
 	v->tree.read_only = v->read_only;
-	r = tree_init(&v->tree, &v->header.geometry, &v->sealer, v->dev, &v->root.top);
-	for (size_t i = 0; i < 2 && r == 0; i++)
-		r = batch_init(&v->batches[i], v->tree.dirty_max);
+	r = tree_init(&v->tree, g, &v->sealer, v->dev, &v->root.top);
+	if (r == 0 && !v->read_only)
+		r = batch_init(&v->batch, v->tree.dirty_max);
+	if (r == 0 && !v->read_only)
+		r = engine_log_init(v, held, o->pending_max == 0 ? PENDING_DEFAULT : o->pending_max);
 	return r;
 }
 
 static void volume_free(struct volume *v)
 {
+	writer_stop(v);
 	tree_destroy(&v->tree);
-	batch_destroy(&v->batches[0]);
-	batch_destroy(&v->batches[1]);
+	batch_destroy(&v->batch);
+	engine_log_destroy(v);
 	sealer_destroy(&v->sealer);
 	range_destroy(&v->ranges);
 	pool_destroy(&v->pool);
 	pthread_cond_destroy(&v->changed);
+	pthread_cond_destroy(&v->kick);
+	pthread_mutex_destroy(&v->sync_lock);
 	pthread_mutex_destroy(&v->lock_once);
 	secret_wipe(v, sizeof *v);
 	free(v);
@@ -920,9 +928,17 @@ static void volume_free(struct volume *v)
 static struct volume *volume_new(struct block *dev, struct keyring *k, const struct volume_options *o)
 {
 	struct volume *v = calloc(1, sizeof *v);
+	pthread_condattr_t clock;
 
 	if (v == NULL)
 		return NULL;
+	pthread_condattr_init(&clock);
+	pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
+	pthread_cond_init(&v->kick, &clock);
+	pthread_condattr_destroy(&clock);
+	pthread_mutex_init(&v->sync_lock, NULL);
+	v->stepped = o->stepped;
+	v->mutant = o->mutant;
 	v->dev = dev;
 	v->keys = k;
 	v->read_only = o->read_only;
@@ -947,13 +963,15 @@ int volume_open(struct volume **out, struct block *dev, struct keyring *k, const
 	v = volume_new(dev, k, o);
 	if (v == NULL)
 		return ERR_NOMEM;
-	r = read_metadata(v, o, why, why_size);
+	r = device_fits(v, o, why, why_size) ? read_metadata(v, o, why, why_size) : ERR_UNSUPPORTED;
 	if (r == 0 && (r = sealer_init(&v->sealer, k, &v->header, v->root.ctr_next)) < 0)
 		snprintf(why, why_size, "no entropy for a salt: nothing may be sealed");
 	if (r == 0)
 		r = allocate(v, o);
 	if (r == 0)
 		r = begin_session(v, why, why_size);
+	if (r == 0)
+		r = writer_start(v);
 	if (r < 0) {
 		volume_free(v);
 		return r;
@@ -970,6 +988,7 @@ uint64_t volume_size(const struct volume *v)
 
 void volume_stats(struct volume *v, struct volume_stats *out)
 {
+	memset(out, 0, sizeof *out);
 	out->read_ops = atomic_load(&v->read_ops);
 	out->write_ops = atomic_load(&v->write_ops);
 	out->flush_ops = atomic_load(&v->flush_ops);
@@ -980,6 +999,12 @@ void volume_stats(struct volume *v, struct volume_stats *out)
 	out->failstop = atomic_load(&v->failstop);
 	pthread_mutex_lock(&v->tree.lock);
 	out->dirty_nodes = v->tree.dirty_count;
+	out->held_bytes = v->held.sectors * SECTOR_BYTES;
+	out->log_blocks = v->log.written_blocks;
+	out->checkpoints = v->checkpoints;
+	out->recovered = v->recovered;
+	out->fallen_back = v->fallen_back;
+	out->lost = v->lost;
 	pthread_mutex_unlock(&v->tree.lock);
 }
 
@@ -987,8 +1012,9 @@ int volume_close(struct volume *v)
 {
 	int r = 0;
 
+	writer_stop(v);
 	if (!atomic_load(&v->locked) && !v->read_only)
-		r = engine_checkpoint(v, true);
+		r = engine_checkpoint(v, true, true);
 	volume_free(v);
 	return r;
 }

@@ -11,6 +11,7 @@
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -58,7 +59,14 @@ static int block_read(struct block *b, void *out, size_t size, uint64_t at)
 	return 0;
 }
 
-static int block_write(struct block *b, const void *in, size_t size, uint64_t at)
+static ssize_t write_some(int fd, const char *from, size_t size, uint64_t at, int flags)
+{
+	const struct iovec part = { (char *)(uintptr_t)from, size };
+
+	return flags == 0 ? pwrite(fd, from, size, (off_t)at) : pwritev2(fd, &part, 1, (off_t)at, flags);
+}
+
+static int write_all(struct block *b, const void *in, size_t size, uint64_t at, int flags)
 {
 	const char *from = in;
 	ssize_t n;
@@ -66,7 +74,7 @@ static int block_write(struct block *b, const void *in, size_t size, uint64_t at
 	if (!in_range(b, size, at))
 		return ERR_RANGE;
 	while (size > 0) {
-		n = pwrite(fd_of(b), from, size, (off_t)at);
+		n = write_some(fd_of(b), from, size, at, flags);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0 && (errno == ENOSPC || errno == EDQUOT))
@@ -78,6 +86,16 @@ static int block_write(struct block *b, const void *in, size_t size, uint64_t at
 		size -= (size_t)n;
 	}
 	return 0;
+}
+
+static int block_write(struct block *b, const void *in, size_t size, uint64_t at)
+{
+	return write_all(b, in, size, at, 0);
+}
+
+static int block_write_fua(struct block *b, const void *in, size_t size, uint64_t at)
+{
+	return write_all(b, in, size, at, RWF_DSYNC);
 }
 
 /* A failed fdatasync is not tried again: the kernel may have dropped the pages and would say yes the second time. */
@@ -116,6 +134,7 @@ static const struct block_ops file_ops = {
 	.flush = block_flush,
 	.discard = block_discard,
 	.close = block_close,
+	.write_fua = block_write_fua,
 };
 
 /* udev takes a shared lock on a device for a moment when it appears: that is worth half a second. */

@@ -365,7 +365,7 @@ static bool make_device(char *image, size_t size)
 	FILE *out;
 
 	snprintf(image, size, "%s/image", stage.dir);
-	snprintf(command, sizeof command, "truncate -s 40M %s && losetup -f --show %s 2>/dev/null", image, image);
+	snprintf(command, sizeof command, "truncate -s 40M %s && losetup -b 4096 -f --show %s 2>/dev/null", image, image);
 	out = popen(command, "re");
 	if (out == NULL || fgets(device, sizeof device, out) == NULL)
 		device[0] = '\0';

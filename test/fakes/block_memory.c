@@ -258,6 +258,25 @@ struct block *block_memory_new(uint64_t size)
 	return &m->block;
 }
 
+struct block *block_memory_copy_cut(struct block *b, uint64_t seed)
+{
+	struct memory *from = of(b), *to = of(block_memory_new(b->size));
+
+	pthread_mutex_lock(&from->lock);
+	for (size_t i = 0; i < BUCKETS; i++)
+		for (const struct page *p = from->buckets[i]; p != NULL; p = p->chain) {
+			bool keep = false;
+
+			if (p->fresh != NULL && seed != 0) {
+				seed ^= seed << 13, seed ^= seed >> 7, seed ^= seed << 17;
+				keep = (seed >> 33 & 1) != 0;
+			}
+			memcpy(find_or_make(to, p->number)->durable, keep ? p->fresh : p->durable, PAGE);
+		}
+	pthread_mutex_unlock(&from->lock);
+	return &to->block;
+}
+
 struct block *block_memory_copy(struct block *b)
 {
 	struct memory *from = of(b), *to = of(block_memory_new(b->size));

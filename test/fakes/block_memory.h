@@ -14,6 +14,9 @@ struct block *block_memory_new(uint64_t size);
 /* The same bytes again, flushed and unflushed alike all flushed; faults and watches are not copied. */
 struct block *block_memory_copy(struct block *b);
 
+/* What a power cut at this very instant would leave, as another device: this one goes on. Seed as in block_memory_cut. */
+struct block *block_memory_copy_cut(struct block *b, uint64_t seed);
+
 struct memory_fault {
 	enum memory_call call;
 	unsigned long nth;   /* 1: the next call that matches; 0: none */

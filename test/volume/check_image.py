@@ -19,7 +19,8 @@ except ImportError:
 UUID = bytes([0x46, 0x47, 1, 2, 3, 4, 0x45, 6, 0x87, 8, 9, 10, 11, 12, 13, 14])
 DEK = bytes((0x11 + 7 * i) & 255 for i in range(32))
 SECTORS = 10201
-DATA, NODE, ROOT = 1, 2, 4
+DATA, NODE, LOG, ROOT = 1, 2, 3, 4
+SEAL, ZERO = 1, 2
 
 
 def derive(label, gen):
@@ -59,6 +60,7 @@ class Image:
             self.bytes = f.read()
         self.header()
         self.root()
+        self.log()
 
     def at(self, offset, size=4096):
         return self.bytes[offset:offset + size]
@@ -74,7 +76,7 @@ class Image:
         kcv = hmac.new(derive(b"FGV1 kcv", 1), b"FGV1", hashlib.sha256).digest()[:16]
         assert kcv == h[0x218:0x228], "key-check value"
         self.levels = h[0x4C]
-        sectors, self.data, _, _, *self.rings = struct.unpack_from("<6Q", h, 0x50)
+        sectors, self.data, self.log_at, self.log_blocks, *self.rings = struct.unpack_from("<6Q", h, 0x50)
         assert sectors == SECTORS and self.levels == 3
         self.nodes = [struct.unpack_from("<8Q", h, at) for at in (0x90, 0xD0)]
 
@@ -94,7 +96,31 @@ class Image:
         assert plain[0x68:0x88] == self.hash and plain[0x88:0xA8] == self.hash
         assert struct.unpack_from("<QQ", plain, 0xC8) == (2, 2), "two opens"
         self.top = plain[0x40:0x68]
-        self.ctr_next = struct.unpack_from("<Q", plain, 0x18)[0]
+        self.ctr_next, settled, self.tail = struct.unpack_from("<QQQ", plain, 0x18)
+        assert settled == self.ctr_next - 1, "closed: everything is settled"
+        self.prev_tag = plain[0x30:0x40]
+
+    def log(self):
+        """Closed, the log is empty from the tail on; behind it lie the blocks of this short life, block 1 first."""
+        last, ctr, self.named = bytes(16), 0, {}
+        assert 1 < self.tail < self.log_blocks
+        for seq in range(1, self.tail):
+            block = self.at(self.log_at + 4096 * (seq % self.log_blocks))
+            assert crc32c(block[:0x7C] + bytes(4) + block[0x80:]) == struct.unpack_from("<I", block, 0x7C)[0], "CRC-32C"
+            assert block[0x1C:0x20] == b"FGL1" and block[0x38:0x48] == UUID and block[0x70:0x7C] == bytes(12)
+            assert struct.unpack_from("<Q", block, 0x20)[0] == seq and block[0x28:0x38] == last, "chain"
+            gen_ix, n, gen, base, settled, prefix, root = struct.unpack_from("<HHIQQQQ", block, 0x48)
+            assert (gen_ix, gen) == (0, 1) and n <= 165 and base > ctr and settled < base and prefix < seq and root >= 1
+            last, ctr = block[:16], base + n - 1
+            plain = open_object(b"FGV1 log", LOG, 0, gen, 0, seq, block[0x10:0x1C], last, block[0x80:], block[0x10:0x7C])
+            assert plain[24 * n:] == bytes(len(plain) - 24 * n)
+            for i in range(n):
+                word = struct.unpack_from("<Q", plain, 24 * i)[0]
+                kind, level, index = word >> 60, word >> 56 & 15, word & (1 << 56) - 1
+                assert kind in (SEAL, ZERO) and level <= self.levels
+                if kind == SEAL:
+                    self.named[level, index] = base + i, plain[24 * i + 8:24 * i + 24], block[0x10:0x1C]
+        assert last == self.prev_tag and ctr == self.ctr_next - 1, "the root goes on where the log ends"
 
     def node(self, level, index, slot):
         tag, salt, (gen_ix, state, ctr) = slot[:16], slot[16:28], struct.unpack_from("<HHQ", slot, 28)
@@ -124,6 +150,7 @@ class Image:
         if state == 2:
             return bytes(4096)
         assert state == 1 and ctr < self.ctr_next
+        assert self.named[0, lba] == (ctr, slot[:16], slot[16:28]), "the log named this version last"
         return open_object(b"FGV1 data", DATA, 0, 1, lba, ctr, slot[16:28], slot[:16], self.at(self.data + 4096 * lba))
 
 

@@ -1,6 +1,8 @@
 /* Threads that fight over the same bytes: overlapping requests take turns, whole ones never mix, and flushes, zeroings and a tiny
  * cache in between change nothing. FALLGATE_TEST_OPS = how many per thread. */
 #include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "rig.h"
@@ -94,7 +96,7 @@ static void requests_never_mix(void **state)
 	rig_free(&g);
 }
 
-/* Flushes from many threads at once are one checkpoint, or a few; not one each after the last write. */
+/* Flushes from many threads at once are one commit and one flush, not one each after the last write. */
 static void *only_flush(void *argument)
 {
 	struct fighter *f = argument;
@@ -103,7 +105,7 @@ static void *only_flush(void *argument)
 	return NULL;
 }
 
-static void concurrent_flushes_share_a_checkpoint(void **state)
+static void concurrent_flushes_share_one_of_the_device(void **state)
 {
 	static struct fighter fighters[THREADS];
 	uint8_t data[SECTOR_BYTES] = { 1 };
@@ -111,7 +113,9 @@ static void concurrent_flushes_share_a_checkpoint(void **state)
 	struct rig g;
 
 	(void)state;
-	rig_make(&g, 1000 * (uint64_t)SECTOR_BYTES);
+	rig_format(&g, 1000 * (uint64_t)SECTOR_BYTES);
+	g.options.stepped = true;
+	rig_must_open(&g);
 	assert_int_equal(volume_write(g.volume, data, sizeof data, 0, false), 0);
 	before = block_memory_calls(g.dev, MEMORY_FLUSH);
 	for (unsigned i = 0; i < THREADS; i++) {
@@ -123,16 +127,135 @@ static void concurrent_flushes_share_a_checkpoint(void **state)
 		assert_int_equal(fighters[i].failed, 0);
 	}
 	after = block_memory_calls(g.dev, MEMORY_FLUSH);
-	assert_int_equal(after - before, 4); /* data, nodes, root A, root B */
+	assert_int_equal(after - before, 2); /* the log block, where the device has no write that is durable at once; the data */
 	rig_close(&g);
 	rig_free(&g);
+}
+
+/* --- cuts under threads ------------------------------------------------------------------------------------------------ */
+
+enum { REGION = 400, LONGEST = 60 };
+
+/* A thread that writes its own sectors in ever newer versions. What is flushed is known before it is said, what is tried after. */
+struct scribe {
+	pthread_t thread;
+	struct volume *volume;
+	uint64_t first, random;
+	_Atomic uint32_t tried[REGION], flushed[REGION];
+	uint32_t accepted[REGION], version;
+	atomic_bool *stop;
+	uint8_t buffer[LONGEST * SECTOR_BYTES];
+	unsigned long failed;
+};
+
+static void scribble(struct scribe *s)
+{
+	unsigned count = 1 + (unsigned)(rig_random(&s->random) % LONGEST);
+	unsigned from = (unsigned)(rig_random(&s->random) % (REGION - count + 1));
+
+	s->version++;
+	for (unsigned i = 0; i < count; i++) {
+		rig_noise(s->buffer + i * (size_t)SECTOR_BYTES, SECTOR_BYTES, (s->first + from + i) << 32 ^ s->version);
+		atomic_store(&s->tried[from + i], s->version);
+	}
+	s->failed += volume_write(s->volume, s->buffer, count * (size_t)SECTOR_BYTES, (s->first + from) * SECTOR_BYTES, false) != 0;
+	for (unsigned i = 0; i < count; i++)
+		s->accepted[from + i] = s->version;
+}
+
+static void *scribe_run(void *argument)
+{
+	struct scribe *s = argument;
+
+	while (!atomic_load(s->stop)) {
+		scribble(s);
+		if (rig_random(&s->random) % 12 != 0)
+			continue;
+		s->failed += volume_flush(s->volume) != 0;
+		for (unsigned i = 0; i < REGION; i++)
+			atomic_store(&s->flushed[i], s->accepted[i]);
+	}
+	return NULL;
+}
+
+/* Sector i is some version from `least` on that was tried. */
+static void check_sector(struct rig *g, struct scribe *s, unsigned i, uint32_t least, uint32_t most)
+{
+	uint8_t got[SECTOR_BYTES], expect[SECTOR_BYTES];
+	bool found = false;
+
+	assert_int_equal(volume_read(g->volume, got, sizeof got, (s->first + i) * SECTOR_BYTES), 0);
+	for (uint32_t v = least; v <= most && !found; v++) {
+		if (v == 0)
+			memset(expect, 0, sizeof expect);
+		else
+			rig_noise(expect, sizeof expect, (s->first + i) << 32 ^ v);
+		found = memcmp(got, expect, sizeof got) == 0;
+	}
+	assert_true(found);
+}
+
+static void one_cut(struct rig *g, struct scribe *scribes, uint64_t seed)
+{
+	static uint32_t flushed[THREADS][REGION], tried[THREADS][REGION];
+	struct rig after = *g;
+	struct volume_stats stats;
+
+	for (unsigned t = 0; t < THREADS; t++)
+		for (unsigned i = 0; i < REGION; i++)
+			flushed[t][i] = atomic_load(&scribes[t].flushed[i]);
+	after.dev = block_memory_copy_cut(g->dev, seed);
+	for (unsigned t = 0; t < THREADS; t++)
+		for (unsigned i = 0; i < REGION; i++)
+			tried[t][i] = atomic_load(&scribes[t].tried[i]);
+	rig_must_open(&after);
+	volume_stats(after.volume, &stats);
+	assert_int_equal(stats.lost, 0);
+	for (unsigned t = 0; t < THREADS; t++)
+		for (unsigned i = 0; i < REGION; i++)
+			check_sector(&after, &scribes[t], i, flushed[t][i], tried[t][i]);
+	rig_close(&after);
+	rig_free(&after);
+}
+
+static void a_cut_at_any_moment_costs_nothing_that_was_flushed(void **state)
+{
+	struct scribe *scribes = calloc(THREADS, sizeof *scribes);
+	unsigned long cuts = rig_count("FALLGATE_TEST_CUTS", 40);
+	atomic_bool stop = false;
+	uint64_t random = 4711;
+	struct rig g;
+
+	(void)state;
+	rig_format(&g, THREADS * REGION * (uint64_t)SECTOR_BYTES);
+	g.options.held_max = 512 * SECTOR_BYTES;
+	g.options.pending_max = 3000;
+	rig_must_open(&g);
+	for (unsigned i = 0; i < THREADS; i++) {
+		scribes[i].volume = g.volume;
+		scribes[i].first = i * REGION;
+		scribes[i].random = 99 + i;
+		scribes[i].stop = &stop;
+		pthread_create(&scribes[i].thread, NULL, scribe_run, &scribes[i]);
+	}
+	for (unsigned long i = 0; i < cuts; i++)
+		one_cut(&g, scribes, i % 5 == 0 ? 0 : rig_random(&random) | 1);
+	atomic_store(&stop, true);
+	for (unsigned i = 0; i < THREADS; i++) {
+		pthread_join(scribes[i].thread, NULL);
+		assert_int_equal(scribes[i].failed, 0);
+	}
+	rig_close(&g);
+	rig_free(&g);
+	free(scribes);
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(requests_never_mix),
-		cmocka_unit_test(concurrent_flushes_share_a_checkpoint),
+		cmocka_unit_test(concurrent_flushes_share_one_of_the_device),
+		cmocka_unit_test(a_cut_at_any_moment_costs_nothing_that_was_flushed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -16,6 +16,9 @@ struct block_ops {
 	int (*flush)(struct block *b);                                            /* 0 or ERR_IO */
 	int (*discard)(struct block *b, uint64_t size, uint64_t at);              /* 0, ERR_UNSUPPORTED: advisory */
 	void (*close)(struct block *b);                                           /* frees */
+	/* A write that is durable when it returns, whatever else is not; all or nothing for each 4 KiB of it. May be NULL: then a
+	 * write and a flush do it. Errors as of write; after one nothing is known of the bytes. */
+	int (*write_fua)(struct block *b, const void *in, size_t size, uint64_t at);
 };
 
 struct block {

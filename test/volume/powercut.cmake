@@ -1,0 +1,57 @@
+# The power-cut replay and its relatives (see powercut.c). They run against the volume library built once more with mutants
+# compiled in; volume_options.mutant is 0 unless a test asks for one.
+get_target_property(volume_sources volume SOURCES)
+get_target_property(volume_dir volume SOURCE_DIR)
+list(TRANSFORM volume_sources PREPEND ${volume_dir}/)
+add_library(volume_mutants STATIC ${volume_sources})
+fallgate_target_setup(volume_mutants)
+target_compile_definitions(volume_mutants PUBLIC FALLGATE_MUTANTS)
+target_link_libraries(volume_mutants PUBLIC base hal_aead hal_secret_memory hal_hash)
+
+add_library(powercut_rig STATIC powercut_world.c powercut_play.c powercut_memo.c ${CMAKE_SOURCE_DIR}/test/fakes/block_power.c)
+fallgate_target_setup(powercut_rig)
+target_include_directories(powercut_rig PRIVATE ${CMAKE_SOURCE_DIR}/test)
+target_link_libraries(powercut_rig PUBLIC volume_mutants base hal_hash)
+target_link_options(powercut_rig PUBLIC -Wl,--wrap=hash_sha256,-u,__wrap_hash_sha256
+	-Wl,--wrap=hash_hmac,-u,__wrap_hash_hmac)
+
+if(FALLGATE_SANITIZE)
+	set(points 2000)
+	set(operations 50000)
+else()
+	set(points 20000)
+	set(operations 1000000)
+endif()
+
+fallgate_test(powercut SOURCES powercut.c LINKS powercut_rig
+	ARGS --points ${points} --second-cuts --seed 1 LABELS powercut TIMEOUT 600)
+add_test(NAME powercut_standard COMMAND powercut --geometry standard --points 1000 --second-cuts --seed 1)
+set_tests_properties(powercut_standard PROPERTIES TIMEOUT 600 LABELS "unit;powercut")
+add_test(NAME powercut_threaded COMMAND powercut --threaded --points 2000 --second-cuts --seed 1)
+set_tests_properties(powercut_threaded PROPERTIES TIMEOUT 600 LABELS "unit;powercut")
+fallgate_test(powercut_random SOURCES powercut_random.c LINKS powercut_rig
+	ARGS --operations ${operations} LABELS powercut TIMEOUT 600)
+fallgate_test(powercut_io_errors SOURCES powercut_io_errors.c LINKS powercut_rig LABELS powercut TIMEOUT 600)
+fallgate_test(powercut_device SOURCES powercut_device.c LINKS powercut_rig LABELS powercut)
+fallgate_test(powercut_nonces SOURCES powercut_nonces.c LINKS powercut_rig ARGS ${operations} LABELS powercut TIMEOUT 600)
+target_link_options(powercut_nonces PRIVATE -Wl,--wrap=keyring_seal)
+
+# Each rule broken on purpose: the replay must find it.
+if(NOT FALLGATE_SANITIZE)
+	foreach(mutant r1-data-before-log r2-no-prefix r3-old-after-new r4-entry-dropped r5-unsettled-in-node r6-no-level-flush
+			r7-tail-before-root r8-no-reserve r9-losers-left r10-no-flush-in-open r11-flush-retried r13-read-past-held
+			r14-zero-not-in-node d-ahead)
+		add_test(NAME powercut_mutant_${mutant} COMMAND powercut --points 60000 --second-cuts --mutant ${mutant} --expect-failure)
+		set_tests_properties(powercut_mutant_${mutant} PROPERTIES TIMEOUT 600 LABELS "unit;powercut;mutants")
+	endforeach()
+endif()
+
+# Does the replay itself tell right from wrong? A plain disk is right, one with a broken rule is not.
+fallgate_test(powercut_plain SOURCES powercut.c powercut_plain.c LINKS powercut_rig
+	ARGS --points ${points} --second-cuts --seed 1 LABELS powercut TIMEOUT 600)
+foreach(mutant r1-data-before-log r10-no-flush-in-open r11-flush-retried)
+	add_test(NAME powercut_plain_${mutant} COMMAND powercut_plain --points 20000 --second-cuts --mutant ${mutant} --expect-failure)
+	set_tests_properties(powercut_plain_${mutant} PROPERTIES TIMEOUT 600 LABELS "unit;powercut")
+endforeach()
+fallgate_test(powercut_plain_random SOURCES powercut_random.c powercut_plain.c LINKS powercut_rig
+	ARGS --operations ${operations} LABELS powercut TIMEOUT 600)
