@@ -57,6 +57,18 @@ static void reply(struct connection *c, struct message *m, uint64_t nonce, int e
 	explicit_bzero(m, sizeof *m);
 }
 
+/* Who may do what is the customer's business: each change of it is a line of the ledger. */
+static void audit(struct agent *a, const char *event, const char *identity, const char *role)
+{
+	struct ledger_entry e = { .wall_ns = wall_now(), .boot_ns = boot_now() };
+
+	snprintf(e.event, sizeof e.event, "%s", event);
+	snprintf(e.identity, sizeof e.identity, "%s", identity);
+	snprintf(e.text, sizeof e.text, "%s%s", role, role[0] != '\0' ? ", at the console" : "at the console");
+	if (a->writer != NULL)
+		writer_ledger(a->writer, &e);
+}
+
 static void enroll(struct connection *c, const struct message *q)
 {
 	struct agent *a = c->console->agent;
@@ -68,6 +80,7 @@ static void enroll(struct connection *c, const struct message *q)
 	e = credentials_enroll(a->credentials, r->identity, r->role, m.body.con_reply.psk);
 	if (e == 0) {
 		log_notice("console: %s enrolled as %s", r->identity, role_name(r->role));
+		audit(a, "enrolled", r->identity, role_name(r->role));
 		manage_push_credential(a, r->identity, r->role, m.body.con_reply.psk);
 		manage_address(a, m.body.con_reply.coap_address, sizeof m.body.con_reply.coap_address);
 	}
@@ -86,6 +99,7 @@ static void remove_identity(struct connection *c, const struct message *q)
 
 	if (e == 0) {
 		log_notice("console: %s removed", identity);
+		audit(a, "removed", identity, "");
 		manage_push_credential(a, identity, USER_NONE, NULL);
 	}
 	message_init(&m, MSG_CON_REPLY, q->nonce);

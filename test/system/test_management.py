@@ -108,6 +108,19 @@ def test_nobody_home(lab):
     assert result.code == 16 and "is the agent running" in result.err
 
 
+def test_who_may_do_what_is_in_the_ledger(shared):
+    shared.enroll("operator", "olga")
+    shared.run(shared.bin / "fallgate", "--run-dir", shared.root / "run", "remove", "olga")
+
+    def both():
+        lines = [json.loads(line) for line in (shared.root / "state/ledger").read_text().splitlines()]
+        seen = {line["event"]: line.get("text", "") for line in lines if line.get("identity") == "olga"}
+        return seen if len(seen) == 2 else None
+
+    seen = shared.wait_for(both, 5, "two lines about olga in the ledger")
+    assert "operator" in seen["enrolled"] and "removed" in seen
+
+
 def test_versions(shared):
     for program in ("fallgate", "fallgated", "fallgate-hsm", "fallgate-mgmt", "fallgate-dataplane", "fallgate-custodian"):
         out = shared.run(shared.bin / program, "--version").out
