@@ -27,14 +27,24 @@ struct records {
 	size_t count, room;
 };
 
+static void drop_records(struct records *p)
+{
+	if (p->all != NULL)
+		secret_wipe(p->all, p->count * sizeof p->all[0]);
+	free(p->all);
+}
+
 static int add_record(struct records *p, const struct record *r)
 {
 	if (p->count == p->room) {
 		size_t room = p->room == 0 ? 1024 : 2 * p->room;
-		struct record *all = realloc(p->all, room * sizeof *all);
+		struct record *all = malloc(room * sizeof *all);
 
 		if (all == NULL)
 			return ERR_NOMEM;
+		if (p->count > 0)
+			memcpy(all, p->all, p->count * sizeof *all);
+		drop_records(p);
 		p->all = all;
 		p->room = room;
 	}
@@ -564,9 +574,9 @@ int engine_recover(struct volume *v, bool *replayed, char *why, size_t why_size)
 	}
 	if (p != NULL) {
 		free(p->scan);
-		free(p->log.all);
-		free(p->nodes.all);
-		free(p->tests.all);
+		drop_records(&p->log);
+		drop_records(&p->nodes);
+		drop_records(&p->tests);
 		secret_wipe(p, sizeof *p);
 		free(p);
 	}
