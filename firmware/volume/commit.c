@@ -75,7 +75,7 @@ int engine_log_init(struct volume *v, size_t held_sectors, uint64_t entries_max)
 	if (l->room < v->piece_max)
 		l->room = v->piece_max;
 	node_blocks = blocks_for(l, v->tree.dirty_max);
-	l->reserve = 3 * node_blocks + 1 > l->blocks / 4 ? 3 * node_blocks + 1 : l->blocks / 4;
+	l->reserve = 3 * node_blocks + 1 > l->blocks * 3 / 8 ? 3 * node_blocks + 1 : l->blocks * 3 / 8;
 	l->group = calloc(l->room, sizeof l->group[0]);
 	l->nodes = calloc(v->tree.dirty_max, sizeof l->nodes[0]);
 	v->extents = calloc(held_sectors + v->piece_max, sizeof v->extents[0]);

@@ -255,14 +255,27 @@ static int node_winner(struct recovery *p, const struct record *c, size_t n, str
 	return slot->state == SLOT_SEALED ? node_is(p, c[0].level, c[0].index, slot) : 1;
 }
 
-/* With tree.lock. Puts the winner's slot into the parent and makes the node dirty: the first checkpoint seals it anew. */
+/* parent: NULL for the top, which the root names. */
+static void put_node(struct volume *v, struct node *parent, unsigned at, const struct slot *s)
+{
+	if (parent == NULL) {
+		v->tree.top = *s;
+		v->root_dirty = true;
+		return;
+	}
+	tree_put(parent, at, s);
+	tree_mark_dirty(&v->tree, parent);
+}
+
+/* With tree.lock. Puts the winner's slot into the parent; a node that fell back becomes dirty: the first checkpoint seals it anew.
+ * One that did not is left alone, so that recoveries that are cut get on from one to the next, and use little log. */
 static int settle_node(struct recovery *p, const struct record *c, size_t n)
 {
 	struct volume *v = p->v;
 	const unsigned fanout = v->header.geometry.fanout, at = (unsigned)(c->index % fanout);
 	bool top = c->level == v->header.geometry.levels, newest = false;
 	struct node *parent = NULL, *node = NULL;
-	struct slot slot = v->tree.top;
+	struct slot slot = v->tree.top, before;
 	unsigned unused;
 	int r = 0;
 
@@ -272,14 +285,13 @@ static int settle_node(struct recovery *p, const struct record *c, size_t n)
 		return r;
 	if (!top)
 		tree_get(parent, at, &slot);
+	before = slot;
 	r = node_winner(p, c, n, &slot, &newest);
 	if (r == 1) {
 		v->fallen_back += !newest;
-		if (top)
-			v->tree.top = slot;
-		else
-			tree_put(parent, at, &slot);
-		r = slot.state == SLOT_SEALED ? tree_pin(&v->tree, c->level, c->index, false, &node, &unused) : 0;
+		if (!slot_same(&before, &slot))
+			put_node(v, parent, at, &slot);
+		r = slot.state == SLOT_SEALED && !newest ? tree_pin(&v->tree, c->level, c->index, false, &node, &unused) : 0;
 	} else if (r == 0) {
 		r = ERR_CORRUPT;
 	}
@@ -394,10 +406,11 @@ static int replay_zero(struct recovery *p, const struct record *c)
 		struct slot now;
 
 		tree_get(n, i, &now);
-		if (now.ctr < c->slot.ctr)
-			tree_zero(&v->tree, n, i, 1, c->slot.ctr);
+		if (now.ctr >= c->slot.ctr)
+			continue;
+		tree_zero(&v->tree, n, i, 1, c->slot.ctr);
+		tree_mark_dirty(&v->tree, n);
 	}
-	tree_mark_dirty(&v->tree, n);
 	tree_unpin(&v->tree, n);
 	return 0;
 }
@@ -444,7 +457,7 @@ static int sector_winner(struct recovery *p, const struct record *c, size_t n, s
 static int settle_sector(struct recovery *p, const struct record *c, size_t n)
 {
 	struct node *leaf;
-	struct slot slot;
+	struct slot slot, before;
 	bool newest = true;
 	unsigned at;
 	int r = pin_leaf(p, c->index, &leaf, &at);
@@ -452,6 +465,7 @@ static int settle_sector(struct recovery *p, const struct record *c, size_t n)
 	if (r < 0)
 		return r;
 	tree_get(leaf, at, &slot);
+	before = slot;
 	r = sector_winner(p, c, n, &slot, &newest);
 	if (r == 0) {
 		memset(&slot, 0, sizeof slot);
@@ -459,11 +473,12 @@ static int settle_sector(struct recovery *p, const struct record *c, size_t n)
 		slot.ctr = c[n - 1].slot.ctr;
 	}
 	p->v->fallen_back += r == 1 && !newest;
-	if (r < 0) {
+	if (r < 0 || slot_same(&before, &slot))
 		tree_unpin(&p->v->tree, leaf);
+	else
+		put_and_unpin(p, leaf, at, &slot);
+	if (r < 0)
 		return r;
-	}
-	put_and_unpin(p, leaf, at, &slot);
 	return r == 1 ? 0 : ERR_CORRUPT;
 }
 
