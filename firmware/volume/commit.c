@@ -201,8 +201,8 @@ int engine_places(struct volume *v, size_t entries, size_t *first)
 
 /* --- sealing ----------------------------------------------------------------------------------------------------------- */
 
-int engine_seal_entries(struct volume *v, struct sealed_log *out, const struct log_entry *entries, size_t count, uint64_t ctr_base,
-			const uint8_t *salt, uint64_t settled)
+int engine_seal_entries(struct volume *v, struct sealed_log *out, const struct log_entry *entries, size_t count,
+			uint64_t ctr_base, const uint8_t *salt, uint64_t settled)
 {
 	struct log *l = &v->log;
 	struct log_head h = {

@@ -54,10 +54,10 @@ static int add_record(struct records *p, const struct record *r)
 
 struct recovery {
 	struct volume *v;
-	struct records log;    /* in order of counters */
-	struct records nodes;  /* SEAL entries of nodes, by level from the top, index, counter */
-	struct records tests;  /* entries of sectors past D, by sector and counter */
-	uint8_t *scan;         /* SCAN_BLOCKS */
+	struct records log;   /* in order of counters */
+	struct records nodes; /* SEAL entries of nodes, by level from the top, index, counter */
+	struct records tests; /* entries of sectors past D, by sector and counter */
+	uint8_t *scan;        /* SCAN_BLOCKS */
 	uint8_t block[2][SECTOR_BYTES];
 	struct log_entry entries[LOG_ENTRIES];
 	struct run run;
@@ -89,7 +89,8 @@ static int take_entries(struct recovery *p, const struct log_head *h)
 		if (e->kind == LOG_NONE)
 			continue;
 		if (!entry_fits(&p->v->header.geometry, e)) {
-			snprintf(p->why, p->why_size, "log block %llu names what is not in the volume", (unsigned long long)h->seq);
+			snprintf(p->why, p->why_size, "log block %llu names what is not in the volume",
+				 (unsigned long long)h->seq);
 			return ERR_CORRUPT;
 		}
 		logblock_slot(&record.slot, h, e, i);
@@ -229,7 +230,8 @@ static size_t same_object(const struct records *p, size_t from)
 {
 	size_t n = 1;
 
-	while (from + n < p->count && p->all[from + n].level == p->all[from].level && p->all[from + n].index == p->all[from].index)
+	while (from + n < p->count && p->all[from + n].level == p->all[from].level &&
+	       p->all[from + n].index == p->all[from].index)
 		n++;
 	return n;
 }
@@ -267,8 +269,8 @@ static void put_node(struct volume *v, struct node *parent, unsigned at, const s
 	tree_mark_dirty(&v->tree, parent);
 }
 
-/* With tree.lock. Puts the winner's slot into the parent; a node that fell back becomes dirty: the first checkpoint seals it anew.
- * One that did not is left alone, so that recoveries that are cut get on from one to the next, and use little log. */
+/* With tree.lock. Puts the winner's slot into the parent; a node that fell back becomes dirty: the first checkpoint seals it
+ * anew. One that did not is left alone, so that recoveries that are cut get on from one to the next, and use little log. */
 static int settle_node(struct recovery *p, const struct record *c, size_t n)
 {
 	struct volume *v = p->v;
@@ -311,7 +313,8 @@ static int unless_corrupt(struct recovery *p, const struct record *c, int r)
 		return r;
 	p->v->lost++;
 	if ((p->v->lost & (p->v->lost - 1)) == 0)
-		log_error("volume: recovery: no version of object %llu of level %u that the log allows is on the medium; lost so far: "
+		log_error("volume: recovery: no version of object %llu of level %u that the log allows is on the medium; lost so "
+			  "far: "
 			  "%llu",
 			  (unsigned long long)c->index, c->level, (unsigned long long)p->v->lost);
 	return 0;
