@@ -75,7 +75,7 @@ int engine_log_init(struct volume *v, size_t held_sectors, uint64_t entries_max)
 	if (l->room < v->piece_max)
 		l->room = v->piece_max;
 	node_blocks = blocks_for(l, v->tree.dirty_max);
-	l->reserve = 3 * node_blocks + 1 > l->blocks / 4 ? 3 * node_blocks + 1 : l->blocks / 4;
+	l->reserve = 3 * node_blocks + 1 > l->blocks * 3 / 8 ? 3 * node_blocks + 1 : l->blocks * 3 / 8;
 	l->group = calloc(l->room, sizeof l->group[0]);
 	l->nodes = calloc(v->tree.dirty_max, sizeof l->nodes[0]);
 	v->extents = calloc(held_sectors + v->piece_max, sizeof v->extents[0]);
@@ -201,8 +201,8 @@ int engine_places(struct volume *v, size_t entries, size_t *first)
 
 /* --- sealing ----------------------------------------------------------------------------------------------------------- */
 
-int engine_seal_entries(struct volume *v, struct sealed_log *out, const struct log_entry *entries, size_t count, uint64_t ctr_base,
-			const uint8_t *salt, uint64_t settled)
+int engine_seal_entries(struct volume *v, struct sealed_log *out, const struct log_entry *entries, size_t count,
+			uint64_t ctr_base, const uint8_t *salt, uint64_t settled)
 {
 	struct log *l = &v->log;
 	struct log_head h = {

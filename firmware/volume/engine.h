@@ -14,9 +14,9 @@
 #include "tree.h"
 
 enum {
-	IO_SECTORS = 256, /* most sectors in one device call: 1 MiB */
+	IO_SECTORS = 256,                        /* most sectors in one device call: 1 MiB */
 	LEAVES_PER_IO = IO_SECTORS / FANOUT + 2, /* test geometries take smaller pieces */
-	EDGES = 2, /* the partial first and last sectors of a request */
+	EDGES = 2,                               /* the partial first and last sectors of a request */
 };
 
 /* One thread's working room for one piece of a request. Holds ciphertext; the edges hold plaintext and are wiped after use. */
@@ -51,27 +51,27 @@ struct sealed_log {
 /* The log as the engine sees it, under tree.lock. A group is what has happened since the last log block: entry i has counter
  * ctr_base + i, and kind LOG_NONE until its sector is sealed. */
 struct log {
-	uint64_t blocks;        /* of the region */
-	size_t per_block;       /* entries put into one */
-	uint64_t reserve;       /* blocks that only checkpoints and recovery may take */
+	uint64_t blocks;  /* of the region */
+	size_t per_block; /* entries put into one */
+	uint64_t reserve; /* blocks that only checkpoints and recovery may take */
 	uint64_t next_seq;
 	uint8_t last_tag[AEAD_TAG_BYTES];
-	uint64_t tail;          /* of the newest durable root */
-	uint64_t older_tail;    /* of the root before: from here on nothing is overwritten */
-	uint64_t durable_seq;   /* this block and all before it are */
-	uint64_t settled;       /* the mark D of DESIGN.md */
-	bool frozen;            /* recovery: D stays until the root */
-	uint64_t node_ctr;      /* first counter of the nodes a checkpoint is writing; 0: none */
-	uint64_t written_ctr;   /* everything up to here is in place, flushed or not */
-	uint64_t entries;       /* since the tail */
+	uint64_t tail;        /* of the newest durable root */
+	uint64_t older_tail;  /* of the root before: from here on nothing is overwritten */
+	uint64_t durable_seq; /* this block and all before it are */
+	uint64_t settled;     /* the mark D of DESIGN.md */
+	bool frozen;          /* recovery: D stays until the root */
+	uint64_t node_ctr;    /* first counter of the nodes a checkpoint is writing; 0: none */
+	uint64_t written_ctr; /* everything up to here is in place, flushed or not */
+	uint64_t entries;     /* since the tail */
 	uint64_t entries_max;
 	uint8_t salt[AEAD_SALT_BYTES];
 	uint64_t ctr_base;
 	size_t count, room;
 	struct log_entry *group;
-	struct log_entry *nodes; /* as many as a batch holds */
+	struct log_entry *nodes;               /* as many as a batch holds */
 	struct sealed_log out, node_out, last; /* a commit's, a checkpoint's, the lock's */
-	uint64_t written_blocks; /* since open */
+	uint64_t written_blocks;               /* since open */
 };
 
 struct volume {
@@ -89,22 +89,22 @@ struct volume {
 	struct root root; /* as last sealed */
 	struct log log;
 	struct held held;
-	struct parcel *stuck;    /* the device refused them: kept for reading until the end */
-	struct extent *extents;  /* the committer's */
-	uint8_t *staging;        /* the committer's: neighbours become one write */
-	unsigned sealing;        /* pieces that have places in the group and are not in them yet */
-	bool gate;               /* the group is being closed: no new places */
-	bool committing;         /* one thread at a time writes log blocks and the data they name */
+	struct parcel *stuck;   /* the device refused them: kept for reading until the end */
+	struct extent *extents; /* the committer's */
+	uint8_t *staging;       /* the committer's: neighbours become one write */
+	unsigned sealing;       /* pieces that have places in the group and are not in them yet */
+	bool gate;              /* the group is being closed: no new places */
+	bool committing;        /* one thread at a time writes log blocks and the data they name */
 	bool checkpointing, flushing;
-	bool root_dirty;         /* the top slot changed without a dirty node */
+	bool root_dirty;          /* the top slot changed without a dirty node */
 	uint64_t writes, flushed; /* rounds of in-place writes, and how many of them a flush has covered */
 	uint64_t checkpoints, recovered, fallen_back, lost;
 	bool drained;
 	int drain_result;
-	atomic_bool locked;      /* keys are gone; set under tree.lock */
-	atomic_bool failstop;    /* set under tree.lock */
-	struct batch batch;      /* the checkpoint's */
-	size_t piece_max;        /* sectors of a request sealed and accepted at once */
+	atomic_bool locked;   /* keys are gone; set under tree.lock */
+	atomic_bool failstop; /* set under tree.lock */
+	struct batch batch;   /* the checkpoint's */
+	size_t piece_max;     /* sectors of a request sealed and accepted at once */
 	bool stepped;
 	int mutant;
 
@@ -144,8 +144,8 @@ int engine_flush(struct volume *v);
 int engine_seal_group(struct volume *v, struct sealed_log *out);
 
 /* Seals entries as log blocks behind the last one. */
-int engine_seal_entries(struct volume *v, struct sealed_log *out, const struct log_entry *entries, size_t count, uint64_t ctr_base,
-			const uint8_t *salt, uint64_t settled);
+int engine_seal_entries(struct volume *v, struct sealed_log *out, const struct log_entry *entries, size_t count,
+			uint64_t ctr_base, const uint8_t *salt, uint64_t settled);
 
 /* Writing, without lock or key. */
 int engine_write_log(struct volume *v, struct sealed_log *log);

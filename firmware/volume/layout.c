@@ -306,8 +306,7 @@ static bool constants_good(const uint8_t *in, bool any)
 	bool standard = get_le16(in + H_FANOUT) == FANOUT && get_le64(in + H_LOG_BLOCKS) >= LOG_BLOCKS_MIN;
 
 	return get_le32(in + H_BYTES) == HEADER_BYTES && get_le32(in + H_SUITE) == SUITE_XAES_GCM &&
-	       get_le32(in + H_SECTOR_LOG2) == SECTOR_LOG2 && (any || standard) &&
-	       get_le16(in + H_SLOT_SIZE) == SLOT_BYTES;
+	       get_le32(in + H_SECTOR_LOG2) == SECTOR_LOG2 && (any || standard) && get_le16(in + H_SLOT_SIZE) == SLOT_BYTES;
 }
 
 /* Recomputes the geometry from its three inputs and requires the header to say exactly the same. */
@@ -316,7 +315,8 @@ static int decode_geometry(struct geometry *g, const uint8_t *in, uint64_t devic
 	uint64_t backing = get_le64(in + H_BACKING);
 	uint8_t expect[H_CREATED] = { 0 };
 
-	if (geometry_compute_any(g, get_le64(in + H_SECTORS), get_le64(in + H_LOG_BLOCKS), get_le16(in + H_FANOUT), backing) < 0) {
+	if (geometry_compute_any(g, get_le64(in + H_SECTORS), get_le64(in + H_LOG_BLOCKS), get_le16(in + H_FANOUT), backing) <
+	    0) {
 		because(why, why_size, "the header's sizes contradict each other");
 		return ERR_CORRUPT;
 	}

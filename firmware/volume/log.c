@@ -20,7 +20,7 @@ static void encode_entry(uint8_t *out, const struct log_entry *e)
 }
 
 void logblock_encode(uint8_t block[static SECTOR_BYTES], const struct log_head *h, const uint8_t uuid[static UUID_BYTES],
-		const struct log_entry *entries)
+		     const struct log_entry *entries)
 {
 	memset(block, 0, SECTOR_BYTES);
 	memcpy(block + 0x10, h->salt, AEAD_SALT_BYTES);

@@ -8,7 +8,7 @@
 enum {
 	LOG_CLEAR_BYTES = 0x80, /* clear part; the rest is sealed */
 	LOG_SEALED_BYTES = SECTOR_BYTES - LOG_CLEAR_BYTES,
-	LOG_AAD_END = 0x7C,     /* the clear bytes from CLEAR_AAD_AT up to here are authenticated */
+	LOG_AAD_END = 0x7C, /* the clear bytes from CLEAR_AAD_AT up to here are authenticated */
 	LOG_ENTRY_BYTES = 24,
 	LOG_ENTRIES = 165,
 };
@@ -33,7 +33,7 @@ struct log_head {
 };
 
 void logblock_encode(uint8_t block[static SECTOR_BYTES], const struct log_head *h, const uint8_t uuid[static UUID_BYTES],
-		const struct log_entry *entries);
+		     const struct log_entry *entries);
 
 /* Clear part of hostile bytes. False: no log block of this volume, a wrong checksum, or more entries than fit. */
 bool logblock_decode_clear(struct log_head *h, const uint8_t block[static SECTOR_BYTES], const uint8_t uuid[static UUID_BYTES]);

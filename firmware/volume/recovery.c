@@ -27,14 +27,24 @@ struct records {
 	size_t count, room;
 };
 
+static void drop_records(struct records *p)
+{
+	if (p->all != NULL)
+		secret_wipe(p->all, p->count * sizeof p->all[0]);
+	free(p->all);
+}
+
 static int add_record(struct records *p, const struct record *r)
 {
 	if (p->count == p->room) {
 		size_t room = p->room == 0 ? 1024 : 2 * p->room;
-		struct record *all = realloc(p->all, room * sizeof *all);
+		struct record *all = malloc(room * sizeof *all);
 
 		if (all == NULL)
 			return ERR_NOMEM;
+		if (p->count > 0)
+			memcpy(all, p->all, p->count * sizeof *all);
+		drop_records(p);
 		p->all = all;
 		p->room = room;
 	}
@@ -44,10 +54,10 @@ static int add_record(struct records *p, const struct record *r)
 
 struct recovery {
 	struct volume *v;
-	struct records log;    /* in order of counters */
-	struct records nodes;  /* SEAL entries of nodes, by level from the top, index, counter */
-	struct records tests;  /* entries of sectors past D, by sector and counter */
-	uint8_t *scan;         /* SCAN_BLOCKS */
+	struct records log;   /* in order of counters */
+	struct records nodes; /* SEAL entries of nodes, by level from the top, index, counter */
+	struct records tests; /* entries of sectors past D, by sector and counter */
+	uint8_t *scan;        /* SCAN_BLOCKS */
 	uint8_t block[2][SECTOR_BYTES];
 	struct log_entry entries[LOG_ENTRIES];
 	struct run run;
@@ -79,7 +89,8 @@ static int take_entries(struct recovery *p, const struct log_head *h)
 		if (e->kind == LOG_NONE)
 			continue;
 		if (!entry_fits(&p->v->header.geometry, e)) {
-			snprintf(p->why, p->why_size, "log block %llu names what is not in the volume", (unsigned long long)h->seq);
+			snprintf(p->why, p->why_size, "log block %llu names what is not in the volume",
+				 (unsigned long long)h->seq);
 			return ERR_CORRUPT;
 		}
 		logblock_slot(&record.slot, h, e, i);
@@ -219,7 +230,8 @@ static size_t same_object(const struct records *p, size_t from)
 {
 	size_t n = 1;
 
-	while (from + n < p->count && p->all[from + n].level == p->all[from].level && p->all[from + n].index == p->all[from].index)
+	while (from + n < p->count && p->all[from + n].level == p->all[from].level &&
+	       p->all[from + n].index == p->all[from].index)
 		n++;
 	return n;
 }
@@ -245,14 +257,27 @@ static int node_winner(struct recovery *p, const struct record *c, size_t n, str
 	return slot->state == SLOT_SEALED ? node_is(p, c[0].level, c[0].index, slot) : 1;
 }
 
-/* With tree.lock. Puts the winner's slot into the parent and makes the node dirty: the first checkpoint seals it anew. */
+/* parent: NULL for the top, which the root names. */
+static void put_node(struct volume *v, struct node *parent, unsigned at, const struct slot *s)
+{
+	if (parent == NULL) {
+		v->tree.top = *s;
+		v->root_dirty = true;
+		return;
+	}
+	tree_put(parent, at, s);
+	tree_mark_dirty(&v->tree, parent);
+}
+
+/* With tree.lock. Puts the winner's slot into the parent; a node that fell back becomes dirty: the first checkpoint seals it
+ * anew. One that did not is left alone, so that recoveries that are cut get on from one to the next, and use little log. */
 static int settle_node(struct recovery *p, const struct record *c, size_t n)
 {
 	struct volume *v = p->v;
 	const unsigned fanout = v->header.geometry.fanout, at = (unsigned)(c->index % fanout);
 	bool top = c->level == v->header.geometry.levels, newest = false;
 	struct node *parent = NULL, *node = NULL;
-	struct slot slot = v->tree.top;
+	struct slot slot = v->tree.top, before;
 	unsigned unused;
 	int r = 0;
 
@@ -262,14 +287,13 @@ static int settle_node(struct recovery *p, const struct record *c, size_t n)
 		return r;
 	if (!top)
 		tree_get(parent, at, &slot);
+	before = slot;
 	r = node_winner(p, c, n, &slot, &newest);
 	if (r == 1) {
 		v->fallen_back += !newest;
-		if (top)
-			v->tree.top = slot;
-		else
-			tree_put(parent, at, &slot);
-		r = slot.state == SLOT_SEALED ? tree_pin(&v->tree, c->level, c->index, false, &node, &unused) : 0;
+		if (!slot_same(&before, &slot))
+			put_node(v, parent, at, &slot);
+		r = slot.state == SLOT_SEALED && !newest ? tree_pin(&v->tree, c->level, c->index, false, &node, &unused) : 0;
 	} else if (r == 0) {
 		r = ERR_CORRUPT;
 	}
@@ -289,7 +313,8 @@ static int unless_corrupt(struct recovery *p, const struct record *c, int r)
 		return r;
 	p->v->lost++;
 	if ((p->v->lost & (p->v->lost - 1)) == 0)
-		log_error("volume: recovery: no version of object %llu of level %u that the log allows is on the medium; lost so far: "
+		log_error("volume: recovery: no version of object %llu of level %u that the log allows is on the medium; lost so "
+			  "far: "
 			  "%llu",
 			  (unsigned long long)c->index, c->level, (unsigned long long)p->v->lost);
 	return 0;
@@ -384,10 +409,11 @@ static int replay_zero(struct recovery *p, const struct record *c)
 		struct slot now;
 
 		tree_get(n, i, &now);
-		if (now.ctr < c->slot.ctr)
-			tree_zero(&v->tree, n, i, 1, c->slot.ctr);
+		if (now.ctr >= c->slot.ctr)
+			continue;
+		tree_zero(&v->tree, n, i, 1, c->slot.ctr);
+		tree_mark_dirty(&v->tree, n);
 	}
-	tree_mark_dirty(&v->tree, n);
 	tree_unpin(&v->tree, n);
 	return 0;
 }
@@ -434,7 +460,7 @@ static int sector_winner(struct recovery *p, const struct record *c, size_t n, s
 static int settle_sector(struct recovery *p, const struct record *c, size_t n)
 {
 	struct node *leaf;
-	struct slot slot;
+	struct slot slot, before;
 	bool newest = true;
 	unsigned at;
 	int r = pin_leaf(p, c->index, &leaf, &at);
@@ -442,6 +468,7 @@ static int settle_sector(struct recovery *p, const struct record *c, size_t n)
 	if (r < 0)
 		return r;
 	tree_get(leaf, at, &slot);
+	before = slot;
 	r = sector_winner(p, c, n, &slot, &newest);
 	if (r == 0) {
 		memset(&slot, 0, sizeof slot);
@@ -449,11 +476,12 @@ static int settle_sector(struct recovery *p, const struct record *c, size_t n)
 		slot.ctr = c[n - 1].slot.ctr;
 	}
 	p->v->fallen_back += r == 1 && !newest;
-	if (r < 0) {
+	if (r < 0 || slot_same(&before, &slot))
 		tree_unpin(&p->v->tree, leaf);
+	else
+		put_and_unpin(p, leaf, at, &slot);
+	if (r < 0)
 		return r;
-	}
-	put_and_unpin(p, leaf, at, &slot);
 	return r == 1 ? 0 : ERR_CORRUPT;
 }
 
@@ -564,9 +592,9 @@ int engine_recover(struct volume *v, bool *replayed, char *why, size_t why_size)
 	}
 	if (p != NULL) {
 		free(p->scan);
-		free(p->log.all);
-		free(p->nodes.all);
-		free(p->tests.all);
+		drop_records(&p->log);
+		drop_records(&p->nodes);
+		drop_records(&p->tests);
 		secret_wipe(p, sizeof *p);
 		free(p);
 	}

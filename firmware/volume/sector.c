@@ -367,7 +367,7 @@ int logblock_seal(struct sealer *s, uint8_t block[static SECTOR_BYTES], const st
 }
 
 int logblock_open(struct sealer *s, struct log_head *h, struct log_entry entries[static LOG_ENTRIES],
-	     const uint8_t block[static SECTOR_BYTES])
+		  const uint8_t block[static SECTOR_BYTES])
 {
 	struct object o = { OBJECT_LOG, 0, 0, 0, 0 };
 	uint8_t plain[LOG_SEALED_BYTES];

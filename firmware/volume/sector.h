@@ -80,10 +80,11 @@ int root_open(struct keyring *keys, struct root *r, const uint8_t block[static S
 	      const uint8_t uuid[static UUID_BYTES]);
 
 /* Encodes and seals a log block; its tag is then at the block's start. 0 or ERR_REVOKED. */
-int logblock_seal(struct sealer *s, uint8_t block[static SECTOR_BYTES], const struct log_head *h, const struct log_entry *entries);
+int logblock_seal(struct sealer *s, uint8_t block[static SECTOR_BYTES], const struct log_head *h,
+		  const struct log_entry *entries);
 
 /* Opens one. 0, ERR_REVOKED, ERR_NOT_FOUND (not a log block of this volume at all), ERR_CORRUPT. */
 int logblock_open(struct sealer *s, struct log_head *h, struct log_entry entries[static LOG_ENTRIES],
-	     const uint8_t block[static SECTOR_BYTES]);
+		  const uint8_t block[static SECTOR_BYTES]);
 
 #endif

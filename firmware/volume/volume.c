@@ -1,6 +1,6 @@
-/* The verbs: reading, writing, zeroing, extents, opening and closing. A write's order is fixed: take places in the open group, seal
- * into private memory, and in one instant put entries into the group, slots into the tree and ciphertext into the held set; the
- * device comes later (commit.c). A read copies slots and held ciphertext first and verifies after; nothing unverified leaves
+/* The verbs: reading, writing, zeroing, extents, opening and closing. A write's order is fixed: take places in the open group,
+ * seal into private memory, and in one instant put entries into the group, slots into the tree and ciphertext into the held set;
+ * the device comes later (commit.c). A read copies slots and held ciphertext first and verifies after; nothing unverified leaves
  * this file. */
 #include "volume.h"
 
@@ -21,8 +21,8 @@ enum {
 	CACHE_LEAST = 64,
 	DIRTY_DEFAULT = 1024,
 	PENDING_DEFAULT = 131072, /* log entries: bounds the memory and the time of a recovery */
-	DIRTY_LEAST = 64, /* more than LEAVES_PER_IO paths to the top */
-	HELD_DEFAULT = 2048, /* sectors: 8 MiB */
+	DIRTY_LEAST = 64,         /* more than LEAVES_PER_IO paths to the top */
+	HELD_DEFAULT = 2048,      /* sectors: 8 MiB */
 };
 
 _Static_assert(DIRTY_LEAST >= LEAVES_PER_IO * LEVELS_MAX, "one piece of a write must fit between two checkpoints");
@@ -167,7 +167,8 @@ static int read_sealed(struct volume *v, struct request *q, uint64_t lba, size_t
 			r = read_device(v, q->io + k * SECTOR_BYTES, lba + k, m);
 	}
 	if (r == 0)
-		r = sectors_open(&v->sealer, &q->run, lba + i, n, q->io + i * SECTOR_BYTES, q->out + i, q->slots + i, q->good + i);
+		r = sectors_open(&v->sealer, &q->run, lba + i, n, q->io + i * SECTOR_BYTES, q->out + i, q->slots + i,
+				 q->good + i);
 	for (size_t k = i; k < i + n && r == 0; k++)
 		if (!q->good[k])
 			r = open_again(v, q, lba + k, k);
@@ -403,7 +404,8 @@ static void take_in(struct volume *v, struct request *q, const struct piece *p, 
 }
 
 /* The moment of acceptance. A lock that came first has closed the group: then nothing has happened, and the places are void. */
-static int accept_piece(struct volume *v, struct request *q, const struct piece *p, size_t place, struct parcel *parcel, int sealed)
+static int accept_piece(struct volume *v, struct request *q, const struct piece *p, size_t place, struct parcel *parcel,
+			int sealed)
 {
 	int r = sealed;
 

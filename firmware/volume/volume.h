@@ -1,8 +1,8 @@
 /* The sealed volume: bytes in, sealed 4 KiB sectors in place, an authenticated tree above them (SPEC.md, DESIGN.md).
- * What must hold: a write is sealed before it is acknowledged; no plaintext is kept; the sealing of the last log block, the wiping
- * of keys and the writing of what was sealed happen in that order on a lock; a power cut at any instant leaves each sector as it was
- * at the last flush or as some later write made it; a failed tag is an error, never data; a failed write or flush is fail-stop: no
- * acknowledgement after it until the volume is opened again.
+ * What must hold: a write is sealed before it is acknowledged; no plaintext is kept; the sealing of the last log block, the
+ * wiping of keys and the writing of what was sealed happen in that order on a lock; a power cut at any instant leaves each
+ * sector as it was at the last flush or as some later write made it; a failed tag is an error, never data; a failed write or
+ * flush is fail-stop: no acknowledgement after it until the volume is opened again.
  * Every function is thread-safe unless it says otherwise. */
 #ifndef FALLGATE_VOLUME_VOLUME_H
 #define FALLGATE_VOLUME_VOLUME_H
@@ -95,7 +95,8 @@ struct volume_options {
 };
 
 /* Authenticates header and root with the ring's keys, recovers, and is ready to serve. Takes neither dev nor ring over: the caller
- * closes and destroys them after volume_close. 0, ERR_FOREIGN, ERR_CORRUPT, ERR_IO, ERR_REVOKED; `why` names the reason. */
+ * closes and destroys them after volume_close. 0, ERR_FOREIGN, ERR_CORRUPT, ERR_IO, ERR_REVOKED, ERR_UNSUPPORTED (the device may
+ * tear 4 KiB), ERR_NOSPACE (the log was used up by recoveries that were cut); `why` names the reason. */
 int volume_open(struct volume **out, struct block *dev, struct keyring *k, const struct volume_options *o, char *why,
                 size_t why_size);
 
@@ -128,7 +129,8 @@ void volume_lock_keys(struct volume *v, uint64_t *cut_ns, uint64_t *wiped_ns);
  * with which acknowledged writes may have been lost (ERR_IO, ERR_NOSPACE, ERR_FAILSTOP). */
 int volume_lock_drain(struct volume *v);
 
-/* With `stepped`: one step of what the thread does otherwise: writes what is held, then a checkpoint if one is due. 0 or an error. */
+/* With `stepped`: one step of what the thread does otherwise: writes what is held, then a checkpoint if one is due. 0 or an
+ * error. */
 int volume_step(struct volume *v);
 
 struct volume_stats {

@@ -1,5 +1,5 @@
-/* The volume's own thread: it brings what is held to its place before anybody must wait for it, and checkpoints when one is due or
- * nothing has happened for a while. It decides nothing that the calls could not do themselves: with `stepped` there is no such
+/* The volume's own thread: it brings what is held to its place before anybody must wait for it, and checkpoints when one is due
+ * or nothing has happened for a while. It decides nothing that the calls could not do themselves: with `stepped` there is no such
  * thread, and volume_step does one round of it. */
 #include <errno.h>
 #include <time.h>
@@ -8,9 +8,9 @@
 #include "engine.h"
 
 enum {
-	HELD_SHARE = 4,           /* commit when a quarter of what may be held is */
-	COMMIT_AGE_MS = 20,       /* or when the oldest of it is this old */
-	IDLE_MS = 1000,           /* how often to look when nothing is held */
+	HELD_SHARE = 4,     /* commit when a quarter of what may be held is */
+	COMMIT_AGE_MS = 20, /* or when the oldest of it is this old */
+	IDLE_MS = 1000,     /* how often to look when nothing is held */
 	RETRY_MS = 100,
 	CHECKPOINT_IDLE_MS = 30000,
 };

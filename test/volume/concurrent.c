@@ -136,7 +136,8 @@ static void concurrent_flushes_share_one_of_the_device(void **state)
 
 enum { REGION = 400, LONGEST = 60 };
 
-/* A thread that writes its own sectors in ever newer versions. What is flushed is known before it is said, what is tried after. */
+/* A thread that writes its own sectors in ever newer versions. What is flushed is known before it is said, what is tried after.
+ */
 struct scribe {
 	pthread_t thread;
 	struct volume *volume;
@@ -158,7 +159,8 @@ static void scribble(struct scribe *s)
 		rig_noise(s->buffer + i * (size_t)SECTOR_BYTES, SECTOR_BYTES, (s->first + from + i) << 32 ^ s->version);
 		atomic_store(&s->tried[from + i], s->version);
 	}
-	s->failed += volume_write(s->volume, s->buffer, count * (size_t)SECTOR_BYTES, (s->first + from) * SECTOR_BYTES, false) != 0;
+	s->failed +=
+		volume_write(s->volume, s->buffer, count * (size_t)SECTOR_BYTES, (s->first + from) * SECTOR_BYTES, false) != 0;
 	for (unsigned i = 0; i < count; i++)
 		s->accepted[from + i] = s->version;
 }

@@ -1,6 +1,6 @@
-/* Log blocks as bytes, the table of what is held, and a log in an attacker's hands: every bit flipped, blocks missing, moved, from
- * before, from another place. Allowed answers: the same content as with the whole log, less of what was not flushed at the end of
- * it, or a refusal that says why. Never other data. */
+/* Log blocks as bytes, the table of what is held, and a log in an attacker's hands: every bit flipped, blocks missing, moved,
+ * from before, from another place. Allowed answers: the same content as with the whole log, less of what was not flushed at the
+ * end of it, or a refusal that says why. Never other data. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -18,9 +18,11 @@ target_link_options(powercut_rig PUBLIC -Wl,--wrap=hash_sha256,-u,__wrap_hash_sh
 if(FALLGATE_SANITIZE)
 	set(points 2000)
 	set(operations 50000)
+	set(shapes 1)
 else()
 	set(points 20000)
 	set(operations 1000000)
+	set(shapes 6)
 endif()
 
 fallgate_test(powercut SOURCES powercut.c LINKS powercut_rig
@@ -31,9 +33,10 @@ add_test(NAME powercut_threaded COMMAND powercut --threaded --points 2000 --seco
 set_tests_properties(powercut_threaded PROPERTIES TIMEOUT 600 LABELS "unit;powercut")
 fallgate_test(powercut_random SOURCES powercut_random.c LINKS powercut_rig
 	ARGS --operations ${operations} LABELS powercut TIMEOUT 600)
-fallgate_test(powercut_io_errors SOURCES powercut_io_errors.c LINKS powercut_rig LABELS powercut TIMEOUT 600)
+fallgate_test(powercut_io_errors SOURCES powercut_io_errors.c LINKS powercut_rig
+	ARGS ${shapes} LABELS powercut TIMEOUT 600)
 fallgate_test(powercut_device SOURCES powercut_device.c LINKS powercut_rig LABELS powercut)
-fallgate_test(powercut_nonces SOURCES powercut_nonces.c LINKS powercut_rig ARGS ${operations} LABELS powercut TIMEOUT 600)
+fallgate_test(powercut_nonces SOURCES powercut_nonces.c LINKS powercut_rig ARGS ${operations} LABELS powercut TIMEOUT 1200)
 target_link_options(powercut_nonces PRIVATE -Wl,--wrap=keyring_seal)
 
 # Each rule broken on purpose: the replay must find it.

@@ -205,12 +205,15 @@ static unsigned long each_fault(const struct io_class *c, uint64_t seed, int mut
 	return bad;
 }
 
+/* File-level: how many shapes of volume, from the command line. */
+static uint64_t seeds = 6;
+
 static void a_failing_device_makes_no_liar_of_the_volume(void **state)
 {
 	const struct io_class *c = *state;
 	unsigned long met = 0;
 
-	for (uint64_t seed = 1; seed <= 6; seed++)
+	for (uint64_t seed = 1; seed <= seeds; seed++)
 		assert_int_equal(each_fault(c, seed, 0, &met), 0);
 	print_message("%s: %lu faults\n", c->name, met);
 	assert_true(c->may_be_none || met > 0);
@@ -226,11 +229,13 @@ static void a_flush_that_is_retried_is_found_out(void **state)
 	assert_true(bad > 0);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	struct CMUnitTest tests[sizeof classes / sizeof *classes + 1];
 	size_t n = 0;
 
+	if (argc > 1)
+		seeds = strtoull(argv[1], NULL, 10);
 	if (getenv("FALLGATE_TEST_LOG") == NULL)
 		log_open("powercut_io_errors", (enum log_level)0);
 	for (; n < sizeof classes / sizeof *classes; n++)
