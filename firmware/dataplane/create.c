@@ -176,6 +176,11 @@ static int prepare_backing(struct creator *c)
 	if (r != 0)
 		return fail(c, r, "the backing store: %s", error_text(r));
 	c->backing_fd = -1;
+	if (c->dev->is_device && c->dev->atomic_bytes != 0 && c->dev->atomic_bytes < SECTOR_BYTES && !c->order.assume_4k)
+		return fail(c, ERR_UNSUPPORTED,
+		            "the device promises to write %u bytes at once, not 4096: a power cut could tear a sector; set assume_4k = yes "
+		            "for the volume if it is known to do better",
+		            c->dev->atomic_bytes);
 	return 0;
 }
 
@@ -272,7 +277,7 @@ static int format_volume(struct creator *c)
 /* A key that does not open what it was just used for must not be the only one there is. */
 static int prove_volume(struct creator *c)
 {
-	struct volume_options options = { .kcv = c->kcv, .expect_size = c->order.size };
+	struct volume_options options = { .kcv = c->kcv, .expect_size = c->order.size, .assume_4k = c->order.assume_4k };
 	char why[160] = "";
 	struct volume *v;
 	int r = volume_open(&v, c->dev, c->ring, &options, why, sizeof why);

@@ -71,10 +71,10 @@ static const struct field page_done_fields[] = {
 };
 
 static const struct field dp_attach_fields[] = {
-	NAME(msg_dp_attach, name), BOOL(msg_dp_attach, read_only), TEXT(msg_dp_attach, kernel),
+	NAME(msg_dp_attach, name), BOOL(msg_dp_attach, read_only), BOOL(msg_dp_attach, assume_4k), TEXT(msg_dp_attach, kernel),
 };
 static const struct field dp_create_fields[] = {
-	NAME(msg_dp_create, name), BOOL(msg_dp_create, force), BYTE(msg_dp_create, kek_type, KEK_AES_KW, KEK_RSA_OAEP),
+	NAME(msg_dp_create, name), BOOL(msg_dp_create, force), BOOL(msg_dp_create, assume_4k), BYTE(msg_dp_create, kek_type, KEK_AES_KW, KEK_RSA_OAEP),
 	BYTE(msg_dp_create, hash, 0, OAEP_SHA1), TEXT(msg_dp_create, kek_label), BYTES_OF(msg_dp_create, kek_id_size, kek_id),
 	TEXT(msg_dp_create, token), TEXT(msg_dp_create, kernel),
 };

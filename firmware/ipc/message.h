@@ -199,6 +199,7 @@ struct msg_dp_attach {
 	uint32_t gen_no;
 	uint64_t size; /* pinned client size */
 	bool read_only;
+	bool assume_4k;  /* the operator knows that the device writes 4 KiB at once, though it does not say so */
 	uint32_t cache_mib; /* node cache; 0 = default */
 	char kernel[16];    /* forced AEAD kernel, empty = the best */
 };
@@ -208,6 +209,7 @@ struct msg_dp_create {
 	uint8_t uuid[16];
 	uint64_t size;    /* client bytes; 0 = as much as the device holds */
 	bool force;       /* overwrite what libblkid sees there */
+	bool assume_4k;
 	uint8_t kek_type; /* enum kek_type */
 	uint8_t hash;     /* enum oaep_hash */
 	uint8_t fingerprint[FINGERPRINT_BYTES];

@@ -486,15 +486,25 @@ static bool v_listen_mode(struct reader *r, const char *key, const char *v)
 	return true;
 }
 
-static bool v_read_only(struct reader *r, const char *key, const char *v)
+static bool take_yes_or_no(struct reader *r, const char *key, const char *v, bool *out)
 {
 	static const char *const words[] = { "no", "yes", NULL };
 	unsigned which = 0;
 
 	if (!take_choice(r, key, v, words, &which))
 		return false;
-	r->volume->read_only = which == 1;
+	*out = which == 1;
 	return true;
+}
+
+static bool v_read_only(struct reader *r, const char *key, const char *v)
+{
+	return take_yes_or_no(r, key, v, &r->volume->read_only);
+}
+
+static bool v_assume_4k(struct reader *r, const char *key, const char *v)
+{
+	return take_yes_or_no(r, key, v, &r->volume->assume_4k);
 }
 
 static bool v_cache(struct reader *r, const char *key, const char *v)
@@ -561,6 +571,7 @@ static const struct key_row volume_keys[] = {
 	{ "listen",         v_listen,         false, false },
 	{ "listen_mode",    v_listen_mode,    false, false },
 	{ "read_only",      v_read_only,      false, false },
+	{ "assume_4k",      v_assume_4k,      false, false },
 	{ "cache",          v_cache,          false, false },
 	{ "kernel",         v_kernel,         false, false },
 	{ NULL, NULL, false, false },

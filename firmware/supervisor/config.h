@@ -47,6 +47,7 @@ struct volume_config {
 	uint64_t size; /* 0: the whole device */
 	bool attach_auto;
 	bool read_only;
+	bool assume_4k;
 	uint32_t cache_mib;
 	char kernel[16]; /* empty: the best */
 	enum listen_kind listen;

@@ -166,6 +166,7 @@ static int send_tickets(struct creation *c)
 	memcpy(d->uuid, c->record.uuid, sizeof d->uuid);
 	d->size = c->config.size;
 	d->force = c->request.force;
+	d->assume_4k = c->config.assume_4k;
 	d->kek_type = pins->type;
 	d->hash = pins->hash;
 	memcpy(d->fingerprint, pins->fingerprint, sizeof d->fingerprint);

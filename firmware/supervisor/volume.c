@@ -360,6 +360,7 @@ static void backing_opened(void *context, int fd, bool created, const char *text
 	at->gen_no = v->record.gen_no;
 	at->size = v->record.size;
 	at->read_only = v->config.read_only;
+	at->assume_4k = v->config.assume_4k;
 	at->cache_mib = v->config.cache_mib;
 	strcpy(at->kernel, v->config.kernel);
 	r = child_send(&v->dataplane, &m, &fd, 1);

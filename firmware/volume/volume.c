@@ -844,8 +844,8 @@ static bool device_fits(const struct volume *v, const struct volume_options *o, 
 	if (!dev->is_device || dev->atomic_bytes == 0 || dev->atomic_bytes >= SECTOR_BYTES || v->read_only || o->assume_4k)
 		return true;
 	snprintf(why, why_size,
-		 "the device promises to write %u bytes at once, not 4096: a power cut could tear a sector; open it with the "
-		 "option to assume 4 KiB if it is known to do better",
+		 "the device promises to write %u bytes at once, not 4096: a power cut could tear a sector; set "
+		 "assume_4k = yes for the volume if it is known to do better",
 		 dev->atomic_bytes);
 	return false;
 }

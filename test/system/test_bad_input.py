@@ -277,6 +277,31 @@ def test_a_volume_larger_than_its_disk(lab):
         lab.run("umount", "-l", small, check=False)
 
 
+def test_a_device_that_promises_less_than_4k(lab):
+    """A loop device of 512-byte blocks: refused by name, nothing left on it, taken when the operator says he knows better."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root to make a loop device")
+    image = lab.root / "loop.img"
+    with open(image, "wb") as file:
+        file.truncate(64 << 20)
+    done = lab.run("losetup", "-f", "--show", "-b", "512", image, check=False)
+    if done.code != 0:
+        pytest.skip("no loop device on this machine")
+    device = done.out.strip()
+    try:
+        lab.write_volume("demo", None, backing=device)
+        started(lab)
+        result = create(lab)
+        assert result.code == 20 and "assume_4k" in result.err, result
+        assert not any(image.read_bytes()), "something was left on the device"
+        lab.write_volume("demo", None, backing=device, more="assume_4k = yes\n")
+        assert create(lab).code == 0
+        lab.wait_state("AVAILABLE")
+    finally:
+        lab.stop()
+        lab.run("losetup", "-d", device, check=False)
+
+
 def test_odd_names_on_the_command_line(shared):
     for name in ("../../etc/passwd", "", "a" * 200, "x y", "-rf", "\n", "demo/../demo"):
         result = shared.cli("status", "--", name, role="auditor", check=False) if name.startswith("-") else shared.cli("status", name, role="auditor", check=False)
