@@ -183,10 +183,10 @@ void engine_log_destroy(struct volume *v);
 /* Before anything else touches the tree: replays the log that the root needs into it. *replayed: there was something. */
 int engine_recover(struct volume *v, bool *replayed, char *why, size_t why_size);
 
-/* --- writer.c ---------------------------------------------------------------------------------------------------------- */
+/* --- writeback.c ------------------------------------------------------------------------------------------------------- */
 
-int writer_start(struct volume *v);
-void writer_stop(struct volume *v);
+int writeback_start(struct volume *v);
+void writeback_stop(struct volume *v);
 
 /* --- checkpoint.c ------------------------------------------------------------------------------------------------------ */
 

@@ -912,7 +912,7 @@ static int allocate(struct volume *v, const struct volume_options *o)
 
 static void volume_free(struct volume *v)
 {
-	writer_stop(v);
+	writeback_stop(v);
 	tree_destroy(&v->tree);
 	batch_destroy(&v->batch);
 	engine_log_destroy(v);
@@ -973,7 +973,7 @@ int volume_open(struct volume **out, struct block *dev, struct keyring *k, const
 	if (r == 0)
 		r = begin_session(v, why, why_size);
 	if (r == 0)
-		r = writer_start(v);
+		r = writeback_start(v);
 	if (r < 0) {
 		volume_free(v);
 		return r;
@@ -1014,7 +1014,7 @@ int volume_close(struct volume *v)
 {
 	int r = 0;
 
-	writer_stop(v);
+	writeback_stop(v);
 	if (!atomic_load(&v->locked) && !v->read_only)
 		r = engine_checkpoint(v, true, true);
 	volume_free(v);

@@ -277,14 +277,14 @@ static void check_deleted_then_replaced(struct rig *r, const char *type)
 	assert_int_equal(rig_custodian(r, command), 0);
 	open_good(r, "object=mortal", &opened);
 	prove_first(r, &opened);
-	assert_int_equal(rig_custodian(r, "delete --label mortal"), 0);
+	assert_int_equal(rig_custodian(r, "delete --yes --label mortal"), 0);
 	assert_int_equal(prove(r, &opened), VERDICT_DELETED);
 	assert_int_equal(prove(r, &opened), VERDICT_DELETED);
 	assert_int_equal(rig_custodian(r, command), 0);
 	/* The same names, another key: never used in the old one's place. */
 	assert_int_equal(rig_probe(r, &opened, &canary, &again), VERDICT_REPLACED);
 	assert_non_null(strstr(again.body.hsm_verdict.text, told_by));
-	assert_int_equal(rig_custodian(r, "delete --label mortal"), 0);
+	assert_int_equal(rig_custodian(r, "delete --yes --label mortal"), 0);
 	assert_int_equal(open_verdict(r, "object=mortal", &again), VERDICT_DELETED);
 }
 

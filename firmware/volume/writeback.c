@@ -71,7 +71,7 @@ static void *run(void *argument)
 	return NULL;
 }
 
-int writer_start(struct volume *v)
+int writeback_start(struct volume *v)
 {
 	if (v->stepped || v->read_only)
 		return 0;
@@ -81,7 +81,7 @@ int writer_start(struct volume *v)
 	return 0;
 }
 
-void writer_stop(struct volume *v)
+void writeback_stop(struct volume *v)
 {
 	if (!v->has_writer)
 		return;
