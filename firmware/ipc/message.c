@@ -78,6 +78,11 @@ static const struct field dp_create_fields[] = {
 	BYTE(msg_dp_create, hash, 0, OAEP_SHA1), TEXT(msg_dp_create, kek_label), BYTES_OF(msg_dp_create, kek_id_size, kek_id),
 	TEXT(msg_dp_create, token), TEXT(msg_dp_create, kernel),
 };
+static const struct field dp_job_fields[] = {
+	NAME(msg_dp_job, volume.name), BOOL(msg_dp_job, volume.read_only), BOOL(msg_dp_job, volume.assume_4k),
+	TEXT(msg_dp_job, volume.kernel), BYTE(msg_dp_job, verb, JOB_CHECK, JOB_VERB_COUNT - 1), BOOL(msg_dp_job, accept_loss),
+	BOOL(msg_dp_job, repair),
+};
 static const struct field dp_lock_fields[] = { CAUSE(msg_dp_lock, cause) };
 static const struct field dp_ready_fields[] = {
 	BOOL(msg_dp_ready, ok), ERROR(msg_dp_ready, error), TEXT(msg_dp_ready, text),
@@ -87,6 +92,7 @@ static const struct field dp_opened_fields[] = {
 	BYTE(msg_dp_opened, memory, 0, MESSAGE_MEMORY_KINDS - 1), TEXT(msg_dp_opened, text),
 };
 static const struct field dp_created_fields[] = { ERROR(msg_dp_created, error), TEXT(msg_dp_created, text) };
+static const struct field dp_job_done_fields[] = { ERROR(msg_dp_job_done, error), TEXT(msg_dp_job_done, text) };
 static const struct field dp_wiped_fields[] = { CAUSE(msg_dp_wiped, cause), BOOL(msg_dp_wiped, self) };
 static const struct field dp_drained_fields[] = { ERROR(msg_dp_drained, error) };
 static const struct field dp_event_fields[] = {
@@ -128,6 +134,12 @@ static const struct field con_reply_fields[] = {
 	ERROR(msg_con_reply, error), TEXT(msg_con_reply, text), TEXT(msg_con_reply, coap_address),
 };
 
+static const struct field con_job_fields[] = {
+	BYTE(msg_con_job, verb, JOB_CHECK, JOB_VERB_COUNT - 1), BOOL(msg_con_job, accept_loss), BOOL(msg_con_job, repair),
+	NAME(msg_con_job, volume),
+};
+static const struct field con_job_done_fields[] = { ERROR(msg_con_job_done, error), TEXT(msg_con_job_done, text) };
+
 struct full_row {
 	struct message_row row;
 	const struct field *fields;
@@ -156,6 +168,7 @@ static const struct full_row message_rows[MSG_TYPE_COUNT] = {
 
 	[MSG_DP_ATTACH]     = { ROW("DP_ATTACH", msg_dp_attach, 1, 1, ROLE_SUPERVISOR, ROLE_DATAPLANE), FIELDS(dp_attach_fields) },
 	[MSG_DP_CREATE]     = { ROW("DP_CREATE", msg_dp_create, 1, 1, ROLE_SUPERVISOR, ROLE_DATAPLANE), FIELDS(dp_create_fields) },
+	[MSG_DP_JOB]        = { ROW("DP_JOB", msg_dp_job, 2, 3, ROLE_SUPERVISOR, ROLE_DATAPLANE), FIELDS(dp_job_fields) },
 	[MSG_DP_TICKET]     = { ROW("DP_TICKET", msg_dp_ticket, 1, 1, ROLE_SUPERVISOR, ROLE_DATAPLANE) },
 	[MSG_DP_DEADLINES]  = { ROW("DP_DEADLINES", msg_dp_deadlines, 0, 0, ROLE_SUPERVISOR, ROLE_DATAPLANE) },
 	[MSG_DP_LOCK]       = { ROW("DP_LOCK", msg_dp_lock, 0, 0, ROLE_SUPERVISOR, ROLE_DATAPLANE), FIELDS(dp_lock_fields) },
@@ -163,6 +176,7 @@ static const struct full_row message_rows[MSG_TYPE_COUNT] = {
 	[MSG_DP_READY]      = { ROW("DP_READY", msg_dp_ready, 0, 0, ROLE_DATAPLANE, ROLE_SUPERVISOR), FIELDS(dp_ready_fields) },
 	[MSG_DP_OPENED]     = { ROW("DP_OPENED", msg_dp_opened, 0, 0, ROLE_DATAPLANE, ROLE_SUPERVISOR), FIELDS(dp_opened_fields) },
 	[MSG_DP_CREATED]    = { ROW("DP_CREATED", msg_dp_created, 0, 0, ROLE_DATAPLANE, ROLE_SUPERVISOR), FIELDS(dp_created_fields) },
+	[MSG_DP_JOB_DONE]   = { ROW("DP_JOB_DONE", msg_dp_job_done, 0, 0, ROLE_DATAPLANE, ROLE_SUPERVISOR), FIELDS(dp_job_done_fields) },
 	[MSG_DP_WIPED]      = { ROW("DP_WIPED", msg_dp_wiped, 0, 0, ROLE_DATAPLANE, ROLE_SUPERVISOR), FIELDS(dp_wiped_fields) },
 	[MSG_DP_DRAINED]    = { ROW("DP_DRAINED", msg_dp_drained, 0, 0, ROLE_DATAPLANE, ROLE_SUPERVISOR), FIELDS(dp_drained_fields) },
 	[MSG_DP_EVENT]      = { ROW("DP_EVENT", msg_dp_event, 0, 0, ROLE_DATAPLANE, ROLE_SUPERVISOR), FIELDS(dp_event_fields) },
@@ -179,6 +193,8 @@ static const struct full_row message_rows[MSG_TYPE_COUNT] = {
 
 	[MSG_CON_REQUEST]   = { ROW("CON_REQUEST", msg_con_request, 0, 0, ROLE_CONSOLE, ROLE_SUPERVISOR), FIELDS(con_request_fields) },
 	[MSG_CON_REPLY]     = { ROW("CON_REPLY", msg_con_reply, 0, 0, ROLE_SUPERVISOR, ROLE_CONSOLE), FIELDS(con_reply_fields) },
+	[MSG_CON_JOB]       = { ROW("CON_JOB", msg_con_job, 1, 2, ROLE_CONSOLE, ROLE_SUPERVISOR), FIELDS(con_job_fields) },
+	[MSG_CON_JOB_DONE]  = { ROW("CON_JOB_DONE", msg_con_job_done, 0, 0, ROLE_SUPERVISOR, ROLE_CONSOLE), FIELDS(con_job_done_fields) },
 };
 
 static const char *const verdict_names[VERDICT_COUNT] = {
@@ -201,6 +217,15 @@ static const char *const role_names[] = {
 	[USER_AUDITOR]  = "auditor",
 	[USER_OPERATOR] = "operator",
 	[USER_OFFICER]  = "officer",
+};
+
+static const char *const job_verb_names[JOB_VERB_COUNT] = {
+	[JOB_CHECK]          = "check",
+	[JOB_SCRUB]          = "scrub",
+	[JOB_DUMP]           = "dump",
+	[JOB_REPAIR_LOG]     = "repair-log",
+	[JOB_SALVAGE]        = "salvage",
+	[JOB_HEADER_RESTORE] = "header-restore",
 };
 /* clang-format on */
 
@@ -296,4 +321,9 @@ const char *verdict_name(enum hsm_verdict v)
 const char *role_name(enum role r)
 {
 	return (unsigned)r < sizeof role_names / sizeof role_names[0] ? role_names[r] : "unknown";
+}
+
+const char *job_verb_name(enum job_verb v)
+{
+	return v >= JOB_CHECK && v < JOB_VERB_COUNT ? job_verb_names[v] : "unknown";
 }

@@ -53,6 +53,7 @@ enum message_type {
 	/* supervisor -> dataplane */
 	MSG_DP_ATTACH,    /* + fd of the backing store (1) */
 	MSG_DP_CREATE,    /* + fd of the backing store (1); one-shot creator */
+	MSG_DP_JOB,       /* + fds: backing store, the client's pipe for lines, its output or input (2 or 3); one-shot job */
 	MSG_DP_TICKET,    /* + fd of the channel to the one-shot hsm (1) */
 	MSG_DP_DEADLINES, /* heartbeat and proof; every message counts as a heartbeat */
 	MSG_DP_LOCK,
@@ -61,6 +62,7 @@ enum message_type {
 	MSG_DP_READY, /* the export exists and refuses: no key yet */
 	MSG_DP_OPENED,
 	MSG_DP_CREATED,
+	MSG_DP_JOB_DONE,
 	MSG_DP_WIPED,
 	MSG_DP_DRAINED,
 	MSG_DP_EVENT, /* fail-stop, bad tags */
@@ -79,6 +81,8 @@ enum message_type {
 	/* local console (fallgate enroll, fallgate revoke --local) -> supervisor and back */
 	MSG_CON_REQUEST,
 	MSG_CON_REPLY,
+	MSG_CON_JOB, /* fallgate volume; + fds: the pipe for lines, the verb's output or input (1 or 2) */
+	MSG_CON_JOB_DONE,
 
 	MSG_TYPE_COUNT
 };
@@ -221,6 +225,17 @@ struct msg_dp_create {
 	char kernel[16];
 };
 
+/* What is done with a key to a volume that nobody serves. volume/offline.h says what each means; a test compares the names. */
+enum job_verb { JOB_CHECK = 1, JOB_SCRUB, JOB_DUMP, JOB_REPAIR_LOG, JOB_SALVAGE, JOB_HEADER_RESTORE, JOB_VERB_COUNT };
+
+struct msg_dp_job {
+	struct msg_dp_attach volume;
+	uint8_t verb;     /* enum job_verb */
+	bool accept_loss;
+	bool repair;      /* scrub */
+	uint64_t dump_at; /* dump: UINT64_MAX = the whole layout, else a sector's number */
+};
+
 struct msg_dp_ticket {
 	uint64_t ticket;
 	uint32_t generation; /* of the gate: answers carry it back */
@@ -260,6 +275,17 @@ struct msg_dp_created {
 	uint8_t kcv[16];
 	uint32_t gen_no;
 	uint64_t size;
+	char text[TEXT_MAX_BYTES];
+};
+
+/* What a job counted. */
+struct job_counts {
+	uint64_t checked, mended, repairable, lost;
+};
+
+struct msg_dp_job_done { /* after MSG_DP_WIPED */
+	int32_t error;
+	struct job_counts counts;
 	char text[TEXT_MAX_BYTES];
 };
 
@@ -392,6 +418,21 @@ struct msg_con_reply {
 	uint8_t psk[PSK_BYTES]; /* enroll: shown once */
 };
 
+struct msg_con_job {
+	uint8_t verb; /* enum job_verb */
+	bool accept_loss;
+	bool repair;
+	uint64_t dump_at;
+	char volume[NAME_MAX_BYTES];
+};
+
+/* Once per MSG_CON_JOB: when the job's processes are gone and its volume may be attached, or at once if it did not begin. */
+struct msg_con_job_done {
+	int32_t error;
+	struct job_counts counts;
+	char text[TEXT_MAX_BYTES];
+};
+
 /* ---- the envelope ---- */
 
 struct message {
@@ -409,12 +450,14 @@ struct message {
 		struct msg_page_done page_done;
 		struct msg_dp_attach dp_attach;
 		struct msg_dp_create dp_create;
+		struct msg_dp_job dp_job;
 		struct msg_dp_ticket dp_ticket;
 		struct msg_dp_deadlines dp_deadlines;
 		struct msg_dp_lock dp_lock;
 		struct msg_dp_ready dp_ready;
 		struct msg_dp_opened dp_opened;
 		struct msg_dp_created dp_created;
+		struct msg_dp_job_done dp_job_done;
 		struct msg_dp_wiped dp_wiped;
 		struct msg_dp_drained dp_drained;
 		struct msg_dp_event dp_event;
@@ -428,6 +471,8 @@ struct message {
 		struct msg_mg_credential mg_credential;
 		struct msg_con_request con_request;
 		struct msg_con_reply con_reply;
+		struct msg_con_job con_job;
+		struct msg_con_job_done con_job_done;
 	} body;
 };
 
@@ -453,5 +498,6 @@ bool message_name_good(const char *name);
 
 const char *verdict_name(enum hsm_verdict v); /* "good", "disabled", ... */
 const char *role_name(enum role r);           /* "officer", ... */
+const char *job_verb_name(enum job_verb v);   /* as on the command line: "repair-log", ... */
 
 #endif

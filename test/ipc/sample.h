@@ -31,6 +31,10 @@ static inline void sample_names(struct message *m)
 		sample_text(m->body.dp_create.name, "vol-1");
 		m->body.dp_create.kek_type = KEK_AES_KW;
 		break;
+	case MSG_DP_JOB:
+		sample_text(m->body.dp_job.volume.name, "vol-1");
+		m->body.dp_job.verb = JOB_SCRUB;
+		break;
 	case MSG_DP_EVENT:
 		m->body.dp_event.event = DP_EVENT_BAD_TAG;
 		break;
@@ -46,6 +50,10 @@ static inline void sample_names(struct message *m)
 		break;
 	case MSG_CON_REQUEST:
 		m->body.con_request.verb = CON_ENROLL;
+		break;
+	case MSG_CON_JOB:
+		sample_text(m->body.con_job.volume, "vol-1");
+		m->body.con_job.verb = JOB_SCRUB;
 		break;
 	default:
 		break;

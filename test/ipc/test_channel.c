@@ -123,7 +123,7 @@ static void refused_descriptors_are_closed(void **state)
 	for (int i = 0; i < 8; i++)
 		fds[i] = some_fd();
 	before = open_descriptors();
-	for (unsigned n = 0; n <= 8; n++) { /* DP_ATTACH wants one; more than 2 are cut by the kernel */
+	for (unsigned n = 0; n <= 8; n++) { /* DP_ATTACH wants one; more than 3 are refused, or cut by the kernel */
 		sample_message(&m, MSG_DP_ATTACH, 1);
 		m.body.dp_attach.name[0] = '/'; /* so that the right number is refused as well */
 		send_raw(e->a.fd, &m, sample_bytes(&m), fds, n);
@@ -142,7 +142,7 @@ static void every_type_goes_round_with_its_descriptors(void **state)
 		struct message out, in;
 		struct channel_peer peer;
 		struct channel a, b;
-		int pair[2], sent[2], got[2];
+		int pair[2], sent[CHANNEL_FDS_MAX], got[CHANNEL_FDS_MAX];
 		unsigned count;
 
 		assert_int_equal(channel_pair(pair), 0);
@@ -231,7 +231,7 @@ static void a_process_out_of_descriptors_refuses_and_lives(void **state)
 	struct channel hsm = { .fd = e->b.fd, .self = ROLE_HSM, .peer = ROLE_SUPERVISOR };
 	struct rlimit old, tight;
 	struct message m;
-	int fd = some_fd(), fds[2];
+	int fd = some_fd(), fds[CHANNEL_FDS_MAX];
 	unsigned count;
 
 	sample_message(&m, MSG_HSM_OPEN, 0);
@@ -285,7 +285,7 @@ static void waiting_ends_at_the_time_out_or_with_a_message(void **state)
 	struct ends *e = *state;
 	struct timespec t0, t1;
 	struct message m;
-	int fds[2], status;
+	int fds[CHANNEL_FDS_MAX], status;
 	unsigned count;
 	struct channel_peer peer;
 	pid_t child;
@@ -307,11 +307,11 @@ static void waiting_ends_at_the_time_out_or_with_a_message(void **state)
 	assert_int_equal(status, 0);
 }
 
-/* Random damage to valid messages with 0 to 3 descriptors: no crash, no leak, and a good answer or ERR_PROTOCOL. */
+/* Random damage to valid messages with 0 to 4 descriptors: no crash, no leak, and a good answer or ERR_PROTOCOL. */
 static void random_damage_never_leaks(void **state)
 {
 	struct ends *e = *state;
-	int fds[3] = { some_fd(), some_fd(), some_fd() };
+	int fds[4] = { some_fd(), some_fd(), some_fd(), some_fd() };
 	int before = open_descriptors();
 	unsigned refused = 0, count;
 	struct message m;
@@ -322,7 +322,7 @@ static void random_damage_never_leaks(void **state)
 		for (int k = rand() % 3; k > 0; k--)
 			((uint8_t *)&m)[(size_t)rand() % 200] = (uint8_t)rand();
 		send_raw(e->a.fd, &m, (size_t)rand() % 8 ? sample_bytes(&m) % (sizeof m + 1) : (size_t)rand() % sizeof m, fds,
-			 (unsigned)rand() % 4);
+			 (unsigned)rand() % 5);
 		switch (receive(&e->b, &m, &count)) {
 		case 1:
 			break;
@@ -335,7 +335,7 @@ static void random_damage_never_leaks(void **state)
 	}
 	assert_in_range(refused, 1000, 19999);
 	assert_int_equal(open_descriptors(), before);
-	for (int i = 0; i < 3; i++)
+	for (int i = 0; i < 4; i++)
 		close(fds[i]);
 }
 

@@ -59,6 +59,7 @@ static const struct text_case texts[] = {
 	T(MSG_DP_READY, dp_ready, text),
 	T(MSG_DP_OPENED, dp_opened, kernel), T(MSG_DP_OPENED, dp_opened, text),
 	T(MSG_DP_CREATED, dp_created, text),
+	T(MSG_DP_JOB_DONE, dp_job_done, text),
 	T(MSG_DP_EVENT, dp_event, text),
 	T(MSG_MG_REQUEST, mg_request, identity), T(MSG_MG_REQUEST, mg_request, volume),
 	T(MSG_MG_REPLY, mg_reply, text),
@@ -71,6 +72,7 @@ static const struct text_case texts[] = {
 	T(MSG_MG_CREDENTIAL, mg_credential, identity),
 	T(MSG_CON_REQUEST, con_request, identity), T(MSG_CON_REQUEST, con_request, volume),
 	T(MSG_CON_REPLY, con_reply, text), T(MSG_CON_REPLY, con_reply, coap_address),
+	T(MSG_CON_JOB, con_job, volume), T(MSG_CON_JOB_DONE, con_job_done, text),
 };
 
 static const struct byte_case bools[] = {
@@ -80,6 +82,7 @@ static const struct byte_case bools[] = {
 	B(MSG_HSM_VERDICT, hsm_verdict, login_refused, 0, 1),
 	B(MSG_DP_ATTACH, dp_attach, read_only, 0, 1), B(MSG_DP_ATTACH, dp_attach, assume_4k, 0, 1),
 	B(MSG_DP_CREATE, dp_create, force, 0, 1), B(MSG_DP_CREATE, dp_create, assume_4k, 0, 1),
+	B(MSG_DP_JOB, dp_job, accept_loss, 0, 1), B(MSG_DP_JOB, dp_job, repair, 0, 1),
 	B(MSG_DP_READY, dp_ready, ok, 0, 1),
 	B(MSG_DP_WIPED, dp_wiped, self, 0, 1),
 	B(MSG_DP_STATS, dp_stats, failstop, 0, 1),
@@ -88,6 +91,7 @@ static const struct byte_case bools[] = {
 	B(MSG_MG_VOLUME, mg_volume, latched, 0, 1), B(MSG_MG_VOLUME, mg_volume, formatted, 0, 1),
 	B(MSG_MG_VOLUME, mg_volume, attach_auto, 0, 1),
 	B(MSG_MG_AGENT, mg_agent, audit_good, 0, 1),
+	B(MSG_CON_JOB, con_job, accept_loss, 0, 1), B(MSG_CON_JOB, con_job, repair, 0, 1),
 };
 
 static const struct byte_case enums[] = {
@@ -96,6 +100,7 @@ static const struct byte_case enums[] = {
 	B(MSG_HSM_VERDICT, hsm_verdict, verdict, 0, VERDICT_COUNT - 1),
 	B(MSG_PAGE_DONE, page_done, verdict, 0, VERDICT_COUNT - 1),
 	B(MSG_DP_CREATE, dp_create, kek_type, 1, 2), B(MSG_DP_CREATE, dp_create, hash, 0, 2),
+	B(MSG_DP_JOB, dp_job, verb, 1, JOB_VERB_COUNT - 1),
 	B(MSG_DP_LOCK, dp_lock, cause, 0, CAUSE_COUNT - 1),
 	B(MSG_DP_OPENED, dp_opened, verdict, 0, VERDICT_COUNT - 1),
 	B(MSG_DP_OPENED, dp_opened, memory, 0, SECRET_MEMORY_LOCKED_MEMFD),
@@ -107,6 +112,7 @@ static const struct byte_case enums[] = {
 	B(MSG_MG_VOLUME, mg_volume, memory, 0, SECRET_MEMORY_LOCKED_MEMFD),
 	B(MSG_MG_CREDENTIAL, mg_credential, role, 0, 3),
 	B(MSG_CON_REQUEST, con_request, verb, 1, CON_REMOVE), B(MSG_CON_REQUEST, con_request, role, 0, 3),
+	B(MSG_CON_JOB, con_job, verb, 1, JOB_VERB_COUNT - 1),
 };
 
 /* high: the size of the array that the field measures. */
@@ -124,7 +130,8 @@ static const struct byte_case errors[] = {
 	B(MSG_DP_READY, dp_ready, error, 0, 0), B(MSG_DP_OPENED, dp_opened, error, 0, 0),
 	B(MSG_DP_CREATED, dp_created, error, 0, 0), B(MSG_DP_DRAINED, dp_drained, error, 0, 0),
 	B(MSG_MG_REPLY, mg_reply, error, 0, 0), B(MSG_MG_VOLUME, mg_volume, lock_drain_error, 0, 0),
-	B(MSG_CON_REPLY, con_reply, error, 0, 0),
+	B(MSG_CON_REPLY, con_reply, error, 0, 0), B(MSG_DP_JOB_DONE, dp_job_done, error, 0, 0),
+	B(MSG_CON_JOB_DONE, con_job_done, error, 0, 0),
 };
 /* clang-format on */
 
@@ -255,6 +262,27 @@ static void names_that_reach_file_names_are_good_names(void **state)
 	assert_int_equal(check(&m), ERR_PROTOCOL);
 }
 
+/* A body inside a body: its fields are judged there too. */
+static void the_volume_of_a_job_is_judged_like_one_that_is_attached(void **state)
+{
+	struct message m;
+	struct msg_dp_attach *v = &m.body.dp_job.volume;
+
+	(void)state;
+	sample_message(&m, MSG_DP_JOB, 0);
+	sample_text(v->name, "../x");
+	assert_int_equal(check(&m), ERR_PROTOCOL);
+	sample_message(&m, MSG_DP_JOB, 0);
+	memset(v->kernel, 'a', sizeof v->kernel);
+	assert_int_equal(check(&m), ERR_PROTOCOL);
+	sample_message(&m, MSG_DP_JOB, 0);
+	*(uint8_t *)&v->read_only = 2;
+	assert_int_equal(check(&m), ERR_PROTOCOL);
+	sample_message(&m, MSG_DP_JOB, 0);
+	*(uint8_t *)&v->assume_4k = 2;
+	assert_int_equal(check(&m), ERR_PROTOCOL);
+}
+
 static void direction_size_and_descriptor_count_are_exact(void **state)
 {
 	struct message m;
@@ -329,6 +357,10 @@ static void every_verdict_and_role_has_its_own_name(void **state)
 			assert_string_not_equal(verdict_name((enum hsm_verdict)v), verdict_name((enum hsm_verdict)w));
 	assert_string_equal(verdict_name(VERDICT_NOT_YET_VALID), "not-yet-valid");
 	assert_string_equal(verdict_name(VERDICT_COUNT), "unknown");
+	for (int v = JOB_CHECK; v < JOB_VERB_COUNT; v++)
+		for (int w = JOB_CHECK; w < v; w++)
+			assert_string_not_equal(job_verb_name((enum job_verb)v), job_verb_name((enum job_verb)w));
+	assert_string_equal(job_verb_name(JOB_VERB_COUNT), "unknown");
 	assert_string_equal(role_name(USER_OFFICER), "officer");
 	assert_string_equal(role_name((enum role)4), "unknown");
 }
@@ -374,6 +406,7 @@ int main(void)
 		cmocka_unit_test(errors_are_of_the_table),
 		cmocka_unit_test(dates_are_8_digits_or_nothing),
 		cmocka_unit_test(names_that_reach_file_names_are_good_names),
+		cmocka_unit_test(the_volume_of_a_job_is_judged_like_one_that_is_attached),
 		cmocka_unit_test(direction_size_and_descriptor_count_are_exact),
 		cmocka_unit_test(no_field_of_the_header_is_forgotten),
 		cmocka_unit_test(counts_of_other_rooms_enums_are_right),

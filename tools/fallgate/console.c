@@ -14,23 +14,23 @@
 
 enum { ANSWER_MS = 20000 };
 
-static int open_socket(const char *run_dir, struct sockaddr_un *address, char *text, size_t size)
+int console_open(const char *run_dir, char *text, size_t size)
 {
-	int n = snprintf(address->sun_path, sizeof address->sun_path, "%s/console.sock", run_dir);
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int n = snprintf(address.sun_path, sizeof address.sun_path, "%s/console.sock", run_dir);
 	int fd;
 
-	address->sun_family = AF_UNIX;
-	if (n < 0 || (size_t)n >= sizeof address->sun_path) {
+	if (n < 0 || (size_t)n >= sizeof address.sun_path) {
 		snprintf(text, size, "the run directory's name is too long for a socket; give a shorter --run-dir");
 		return ERR_USAGE;
 	}
 	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-	if (fd >= 0 && connect(fd, (struct sockaddr *)address, sizeof *address) == 0)
+	if (fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof address) == 0)
 		return fd;
 	if (errno == EACCES || errno == EPERM)
-		snprintf(text, size, "%s: the console is for root and the agent's own user", address->sun_path);
+		snprintf(text, size, "%s: the console is for root and the agent's own user", address.sun_path);
 	else
-		snprintf(text, size, "no agent at %s (%s): is it running, and is this its --run-dir?", address->sun_path,
+		snprintf(text, size, "no agent at %s (%s): is it running, and is this its --run-dir?", address.sun_path,
 			 strerror(errno));
 	n = errno == EACCES || errno == EPERM ? ERR_DENIED : ERR_TIMEOUT;
 	if (fd >= 0)
@@ -61,18 +61,16 @@ static int exchange(struct channel *c, const struct msg_con_request *request, st
 
 int console_ask(const char *run_dir, const struct msg_con_request *request, struct msg_con_reply *reply, char *text, size_t size)
 {
-	struct sockaddr_un address;
 	struct channel channel;
-	int fd, error;
+	int fd = console_open(run_dir, text, size), error;
 
-	fd = open_socket(run_dir, &address, text, size);
 	if (fd < 0)
 		return fd;
 	channel_init(&channel, fd, ROLE_CONSOLE, ROLE_SUPERVISOR);
 	error = exchange(&channel, request, reply);
 	channel_close(&channel);
 	if (error == ERR_TIMEOUT)
-		snprintf(text, size, "the agent took the request at %s and did not answer in %d s", address.sun_path,
+		snprintf(text, size, "the agent took the request at %s/console.sock and did not answer in %d s", run_dir,
 			 ANSWER_MS / 1000);
 	else if (error != 0)
 		snprintf(text, size,

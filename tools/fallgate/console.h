@@ -7,6 +7,9 @@
 struct msg_con_reply;
 struct msg_con_request;
 
+/* A connection to it: a descriptor, or ERR_* with one clear line in text. */
+int console_open(const char *run_dir, char *text, size_t size);
+
 /* One request, one reply. 0 (then reply->error says what the agent says), or ERR_* with one clear line in text. Wipe the reply.
  */
 int console_ask(const char *run_dir, const struct msg_con_request *request, struct msg_con_reply *reply, char *text, size_t size);
