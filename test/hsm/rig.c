@@ -66,8 +66,7 @@ static void new_softhsm(struct rig *r)
 	assert_int_equal(rig_shell(r, "mkdir tokens"), 0);
 	snprintf(conf, sizeof conf, "%s/softhsm2.conf", r->folder);
 	setenv("SOFTHSM2_CONF", conf, 1);
-	setenv("FALLGATE_WATCH", r->folder, 1);
-	snprintf(r->module, sizeof r->module, "%s", WATCHED_MODULE);
+	setenv("FALLGATE_FAULT_MODULE", SOFTHSM_MODULE, 1);
 	r->hash = OAEP_SHA1;
 	assert_int_equal(rig_custodian(r, "--so-pin-file so-pin init-token"), 0);
 }
@@ -77,7 +76,7 @@ static void new_nss(struct rig *r)
 	snprintf(r->init_args, sizeof r->init_args,
 		 "configdir='sql:%s/db' certPrefix='' keyPrefix='' secmod='secmod.db' flags= dbTokenDescription='cust omer'",
 		 r->folder);
-	snprintf(r->module, sizeof r->module, "%s", NSS_MODULE);
+	setenv("FALLGATE_FAULT_MODULE", NSS_MODULE, 1);
 	r->hash = OAEP_SHA256;
 	assert_int_equal(rig_shell(r, "mkdir db && certutil -N -d sql:db -f pin"), 0);
 }
@@ -96,6 +95,8 @@ void rig_new(struct rig *r, bool nss)
 	write_file(r, "so-pin", "87654321\n");
 	write_file(r, "wrong-pin", "11111111\n");
 	write_file(r, "empty-pin", "\n");
+	setenv("FALLGATE_FAULT_FOLDER", r->folder, 1);
+	snprintf(r->module, sizeof r->module, "%s", FAULT_MODULE);
 	if (nss)
 		new_nss(r);
 	else
@@ -365,7 +366,7 @@ enum hsm_verdict rig_probe(struct rig *r, const struct message *opened, struct m
 	return answer->body.hsm_verdict.verdict;
 }
 
-/* ---- the watched module ---- */
+/* ---- the module that fails on order ---- */
 
 unsigned rig_calls(struct rig *r, const char *word)
 {
@@ -382,7 +383,13 @@ unsigned rig_calls(struct rig *r, const char *word)
 	return count;
 }
 
+/* Renamed into place: the module never reads half a script. */
 void rig_fault(struct rig *r, const char *lines)
 {
-	write_file(r, "fault", lines);
+	char from[256], to[256];
+
+	write_file(r, "script.new", lines);
+	snprintf(from, sizeof from, "%s/script.new", r->folder);
+	snprintf(to, sizeof to, "%s/script", r->folder);
+	assert_int_equal(rename(from, to), 0);
 }

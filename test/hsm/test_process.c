@@ -1,4 +1,4 @@
-/* The real fallgate-hsm with SoftHSM2 (behind a module that counts logins and makes faults) and with NSS: what it says of keys
+/* The real fallgate-hsm with SoftHSM2 (behind the module that fails on order) and with NSS: what it says of keys
  * that work, are disabled, deleted, replaced or hidden, and whom it refuses to unwrap for. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -399,7 +399,7 @@ static void lost_sessions_are_found_again_with_one_login(void **state)
 	for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++) {
 		unsigned logins;
 
-		snprintf(fault, sizeof fault, "C_Decrypt %s 0 1\n", codes[i]);
+		snprintf(fault, sizeof fault, "C_Decrypt 0 1 rv %s\n", codes[i]);
 		rig_fault(r, fault);
 		open_good(r, "object=rsa2048", &opened);
 		logins = rig_calls(r, "C_Login");
@@ -417,11 +417,16 @@ static void a_module_that_stays_sick_is_told_as_the_table_says(void **state)
 		const char *fault;
 		enum hsm_verdict verdict;
 	} rows[] = {
-		{ "C_Decrypt 0x30 0 9\n", VERDICT_UNREACHABLE },     { "C_Decrypt 0xb3 0 9\n", VERDICT_UNREACHABLE },
-		{ "C_Decrypt 0x5 0 9\n", VERDICT_REPLACED },         { "C_Decrypt 0x40 0 9\n", VERDICT_REPLACED },
-		{ "C_Decrypt 0x68 0 9\n", VERDICT_DISABLED },        { "C_Decrypt 0x63 0 9\n", VERDICT_MODULE_BROKEN },
-		{ "C_Decrypt 0x54 0 9\n", VERDICT_MODULE_BROKEN },   { "C_DecryptInit 0x80000007 0 9\n", VERDICT_UNREACHABLE },
-		{ "C_FindObjects 0x31 2 9\n", VERDICT_UNREACHABLE }, { "C_Decrypt 0x54321 0 9\n", VERDICT_MODULE_BROKEN },
+		{ "C_Decrypt 0 9 rv 0x30\n", VERDICT_UNREACHABLE },
+		{ "C_Decrypt 0 9 rv 0xb3\n", VERDICT_UNREACHABLE },
+		{ "C_Decrypt 0 9 rv 0x5\n", VERDICT_REPLACED },
+		{ "C_Decrypt 0 9 rv 0x40\n", VERDICT_REPLACED },
+		{ "C_Decrypt 0 9 rv 0x68\n", VERDICT_DISABLED },
+		{ "C_Decrypt 0 9 rv 0x63\n", VERDICT_MODULE_BROKEN },
+		{ "C_Decrypt 0 9 rv 0x54\n", VERDICT_MODULE_BROKEN },
+		{ "C_DecryptInit 0 9 rv 0x80000007\n", VERDICT_UNREACHABLE },
+		{ "C_FindObjects 2 9 rv 0x31\n", VERDICT_UNREACHABLE },
+		{ "C_Decrypt 0 9 rv 0x54321\n", VERDICT_MODULE_BROKEN },
 	};
 	struct rig *r = fresh(state);
 	struct message opened;
@@ -446,7 +451,7 @@ static void an_aes_proof_needs_a_fresh_wrap(void **state)
 
 	open_good(r, "object=aes256", &opened);
 	prove_first(r, &opened);
-	rig_fault(r, "C_WrapKey 0x30 0 9\n");
+	rig_fault(r, "C_WrapKey 0 9 rv 0x30\n");
 	open_good(r, "object=aes256", &opened);
 	assert_int_equal(prove(r, &opened), VERDICT_UNREACHABLE);
 	rig_fault(r, "");
@@ -458,7 +463,7 @@ static void a_key_is_deleted_only_if_its_token_is_well(void **state)
 	struct message opened;
 
 	assert_int_equal(open_verdict(r, "object=nobody", &opened), VERDICT_DELETED);
-	rig_fault(r, "C_GetTokenInfo 0x5 1 9\n"); /* well while it is looked for, not when it is looked at again */
+	rig_fault(r, "C_GetTokenInfo 1 9 rv 0x5\n"); /* well while it is looked for, not when it is looked at again */
 	assert_int_equal(open_verdict(r, "object=nobody", &opened), VERDICT_UNREACHABLE);
 	rig_fault(r, "");
 }
@@ -469,10 +474,10 @@ static void opening_tells_weather_from_a_broken_module(void **state)
 		const char *fault;
 		enum hsm_verdict verdict;
 	} rows[] = {
-		{ "C_Initialize 0x30 0 9\n", VERDICT_UNREACHABLE },  { "C_Initialize 0x6 0 9\n", VERDICT_UNREACHABLE },
-		{ "C_Initialize 0x7 0 9\n", VERDICT_MODULE_BROKEN }, { "C_GetSlotList 0x30 0 9\n", VERDICT_UNREACHABLE },
-		{ "C_OpenSession 0xe0 0 9\n", VERDICT_UNREACHABLE }, { "C_OpenSession 0xb1 0 9\n", VERDICT_UNREACHABLE },
-		{ "C_Login 0x30 0 9\n", VERDICT_UNREACHABLE },
+		{ "C_Initialize 0 9 rv 0x30\n", VERDICT_UNREACHABLE },  { "C_Initialize 0 9 rv 0x6\n", VERDICT_UNREACHABLE },
+		{ "C_Initialize 0 9 rv 0x7\n", VERDICT_MODULE_BROKEN }, { "C_GetSlotList 0 9 rv 0x30\n", VERDICT_UNREACHABLE },
+		{ "C_OpenSession 0 9 rv 0xe0\n", VERDICT_UNREACHABLE }, { "C_OpenSession 0 9 rv 0xb1\n", VERDICT_UNREACHABLE },
+		{ "C_Login 0 9 rv 0x30\n", VERDICT_UNREACHABLE },
 	};
 	struct rig *r = fresh(state);
 	struct message opened;
@@ -524,7 +529,7 @@ static void the_last_try_is_never_ours(void **state)
 	unsigned logins = rig_calls(r, "C_Login");
 	struct message opened;
 
-	rig_fault(r, "final_try 1 0 99\n");
+	rig_fault(r, "C_GetTokenInfo 0 0 flags 0x20000\n");
 	assert_int_equal(open_verdict(r, "object=aes256", &opened), VERDICT_ACCESS_REVOKED);
 	r->pin_renewed = true;
 	assert_int_equal(open_verdict(r, "object=aes256", &opened), VERDICT_ACCESS_REVOKED);
@@ -557,7 +562,7 @@ static void a_pin_changed_behind_our_back_ends_the_logins(void **state)
 	struct message opened, answer;
 	unsigned logins;
 
-	rig_fault(r, "C_Decrypt 0xb3 0 1\n");
+	rig_fault(r, "C_Decrypt 0 1 rv 0xb3\n");
 	open_good(r, "object=rsa2048", &opened);
 	assert_int_equal(rig_custodian(r, "--new-pin-file wrong-pin set-pin"), 0);
 	logins = rig_calls(r, "C_Login");
