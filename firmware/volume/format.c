@@ -90,7 +90,7 @@ int headers_read(struct block *dev, struct header_pair *pair, unsigned *better, 
 	return 0;
 }
 
-static void fill_info(struct volume_header_info *out, const struct header *h)
+void header_info(struct volume_header_info *out, const struct header *h)
 {
 	memset(out, 0, sizeof *out);
 	memcpy(out->uuid, h->uuid, UUID_BYTES);
@@ -115,7 +115,7 @@ int volume_read_header(struct block *dev, struct volume_header_info *out, char *
 	}
 	r = headers_read(dev, pair, &better, false, why, why_size);
 	if (r == 0)
-		fill_info(out, &pair->header[better]);
+		header_info(out, &pair->header[better]);
 	free(pair);
 	return r;
 }

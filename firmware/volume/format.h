@@ -18,6 +18,9 @@ struct header_pair {
  * sequence number), else ERR_FOREIGN, ERR_CORRUPT, ERR_RANGE, ERR_IO; why says what was found in either case. */
 int headers_read(struct block *dev, struct header_pair *pair, unsigned *better, bool any_geometry, char *why, size_t why_size);
 
+/* What volume_read_header tells of it. */
+void header_info(struct volume_header_info *out, const struct header *h);
+
 /* MAC of a header under its active generation. 0, ERR_REVOKED, ERR_NOT_FOUND (the ring lacks that generation). */
 int header_mac(struct keyring *keys, uint8_t mac[static 32], uint32_t gen_no, const uint8_t bytes[static HEADER_BYTES]);
 

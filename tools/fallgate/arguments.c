@@ -2,8 +2,10 @@
  * looked as if it had forced something would be worse than an error. */
 #include "arguments.h"
 
+#include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/error.h"
@@ -23,6 +25,10 @@ enum {
 	OPT_LOCAL = 1 << 9,
 	OPT_HELP = 1 << 10,
 	OPT_VERSION = 1 << 11,
+	OPT_YES = 1 << 12,
+	OPT_REPAIR = 1 << 13,
+	OPT_SECTOR = 1 << 14,
+	OPT_HEADER = 1 << 15,
 	OPT_EVERYWHERE = OPT_CREDENTIALS | OPT_JSON | OPT_RUN_DIR,
 };
 
@@ -34,24 +40,33 @@ struct verb_row {
 	enum operand operand;
 	const char *what; /* the operand's name in messages */
 	bool volume;      /* it names a volume */
+	bool place;       /* or, with a dot or a slash in it, the file or device that holds one */
 };
 
 /* clang-format off */
 static const struct verb_row verbs[VERB_COUNT] = {
-	[VERB_HELP]         = { "help",         0,                              OPERAND_NONE,     "",         false },
-	[VERB_VERSION]      = { "version",      0,                              OPERAND_NONE,     "",         false },
-	[VERB_STATUS]       = { "status",       OPT_WATCH | OPT_LOCAL,          OPERAND_OPTIONAL, "NAME",     true },
-	[VERB_VOLUMES]      = { "volumes",      0,                              OPERAND_NONE,     "",         false },
-	[VERB_POSTURE]      = { "posture",      0,                              OPERAND_NONE,     "",         false },
-	[VERB_CREATE]       = { "create",       OPT_FORCE,                      OPERAND_NEEDED,   "NAME",     true },
-	[VERB_ATTACH]       = { "attach",       0,                              OPERAND_NEEDED,   "NAME",     true },
-	[VERB_DETACH]       = { "detach",       0,                              OPERAND_NEEDED,   "NAME",     true },
-	[VERB_REVOKE]       = { "revoke",       OPT_ALL | OPT_LOCAL,            OPERAND_OPTIONAL, "NAME",     true },
-	[VERB_RESTORE]      = { "restore",      0,                              OPERAND_NEEDED,   "NAME",     true },
-	[VERB_ENROLL]       = { "enroll",       OPT_ROLE | OPT_OUT | OPT_FORCE, OPERAND_NEEDED,   "IDENTITY", false },
-	[VERB_REMOVE]       = { "remove",       0,                              OPERAND_NEEDED,   "IDENTITY", false },
-	[VERB_STOP]         = { "stop",         0,                              OPERAND_NONE,     "",         false },
-	[VERB_CONFIG_CHECK] = { "config check", OPT_CONFIG,                     OPERAND_NONE,     "",         false },
+	[VERB_HELP]         = { "help",         0,                              OPERAND_NONE,     "",         false, false },
+	[VERB_VERSION]      = { "version",      0,                              OPERAND_NONE,     "",         false, false },
+	[VERB_STATUS]       = { "status",       OPT_WATCH | OPT_LOCAL,          OPERAND_OPTIONAL, "NAME",     true, false },
+	[VERB_VOLUMES]      = { "volumes",      0,                              OPERAND_NONE,     "",         false, false },
+	[VERB_POSTURE]      = { "posture",      0,                              OPERAND_NONE,     "",         false, false },
+	[VERB_CREATE]       = { "create",       OPT_FORCE,                      OPERAND_NEEDED,   "NAME",     true, false },
+	[VERB_ATTACH]       = { "attach",       0,                              OPERAND_NEEDED,   "NAME",     true, false },
+	[VERB_DETACH]       = { "detach",       0,                              OPERAND_NEEDED,   "NAME",     true, false },
+	[VERB_REVOKE]       = { "revoke",       OPT_ALL | OPT_LOCAL,            OPERAND_OPTIONAL, "NAME",     true, false },
+	[VERB_RESTORE]      = { "restore",      0,                              OPERAND_NEEDED,   "NAME",     true, false },
+	[VERB_ENROLL]       = { "enroll",       OPT_ROLE | OPT_OUT | OPT_FORCE, OPERAND_NEEDED,   "IDENTITY", false, false },
+	[VERB_REMOVE]       = { "remove",       0,                              OPERAND_NEEDED,   "IDENTITY", false, false },
+	[VERB_STOP]         = { "stop",         0,                              OPERAND_NONE,     "",         false, false },
+	[VERB_CONFIG_CHECK] = { "config check", OPT_CONFIG,                     OPERAND_NONE,     "",         false, false },
+	[VERB_VOLUME_CHECK]          = { "volume check",          OPT_HEADER,            OPERAND_NEEDED, "NAME or a path", true, true },
+	[VERB_VOLUME_SCRUB]          = { "volume scrub",          OPT_REPAIR,            OPERAND_NEEDED, "NAME",           true, true },
+	[VERB_VOLUME_DUMP]           = { "volume dump",           OPT_SECTOR | OPT_HEADER, OPERAND_NEEDED, "NAME or a path", true, true },
+	[VERB_VOLUME_REPAIR_HEADER]  = { "volume repair-header",  0,                     OPERAND_NEEDED, "NAME or a path", true, true },
+	[VERB_VOLUME_REPAIR_LOG]     = { "volume repair-log",     OPT_YES,               OPERAND_NEEDED, "NAME",           true, true },
+	[VERB_VOLUME_SALVAGE]        = { "volume salvage",        OPT_OUT | OPT_HEADER,  OPERAND_NEEDED, "NAME",           true, true },
+	[VERB_VOLUME_HEADER_BACKUP]  = { "volume header-backup",  OPT_OUT,               OPERAND_NEEDED, "NAME or a path", true, true },
+	[VERB_VOLUME_HEADER_RESTORE] = { "volume header-restore", OPT_HEADER | OPT_YES,  OPERAND_NEEDED, "NAME or a path", true, true },
 };
 
 static const struct option options[] = {
@@ -65,6 +80,10 @@ static const struct option options[] = {
 	{ "force",       no_argument,       NULL, OPT_FORCE },
 	{ "all",         no_argument,       NULL, OPT_ALL },
 	{ "local",       no_argument,       NULL, OPT_LOCAL },
+	{ "yes",         no_argument,       NULL, OPT_YES },
+	{ "repair",      no_argument,       NULL, OPT_REPAIR },
+	{ "sector",      required_argument, NULL, OPT_SECTOR },
+	{ "header",      required_argument, NULL, OPT_HEADER },
 	{ "help",        no_argument,       NULL, OPT_HELP },
 	{ "version",     no_argument,       NULL, OPT_VERSION },
 	{ NULL,          0,                 NULL, 0 },
@@ -89,6 +108,15 @@ const char arguments_help[] =
 	"  remove IDENTITY                forget an identity and end its sessions\n"
 	"  status --local                 every volume's state, without the network\n"
 	"  stop                           end the agent; every key is wiped\n"
+	"\n"
+	"a volume that nobody serves: NAME through the agent (with the key), or the path of its file or device (without):\n"
+	"  volume check NAME|PATH         look at headers, roots, log, nodes\n"
+	"  volume scrub NAME [--repair]   prove every sector and node; --repair: mend copies of nodes\n"
+	"  volume dump NAME|PATH [--sector N]\n"
+	"  volume repair-header NAME|PATH, volume repair-log NAME [--yes]\n"
+	"  volume salvage NAME --out FILE [--header FILE]\n"
+	"  volume header-backup NAME|PATH --out FILE\n"
+	"  volume header-restore NAME|PATH --header FILE [--yes]\n"
 	"\n"
 	"  config check [--config FILE]   look at the configuration without starting anything\n"
 	"  version, --version, --help\n"
@@ -133,6 +161,18 @@ static void take_option(struct arguments *a, int option)
 	case OPT_LOCAL:
 		a->local = true;
 		break;
+	case OPT_YES:
+		a->yes = true;
+		break;
+	case OPT_REPAIR:
+		a->repair = true;
+		break;
+	case OPT_SECTOR:
+		a->sector = optarg;
+		break;
+	case OPT_HEADER:
+		a->header = optarg;
+		break;
 	default:
 		break;
 	}
@@ -146,25 +186,32 @@ static const char *option_name(int option)
 	return "?";
 }
 
-/* The verb's words are consumed: one, or two for "config check". */
+/* Is row's name these words, the first of which may be the first of two? */
+static bool is_named(const struct verb_row *row, char **words, int count, int *used)
+{
+	const char *second = strchr(row->name, ' ');
+	size_t first = second == NULL ? strlen(row->name) : (size_t)(second - row->name);
+
+	*used = second == NULL ? 1 : 2;
+	if (strlen(words[0]) != first || strncmp(words[0], row->name, first) != 0)
+		return false;
+	return second == NULL || (count > 1 && strcmp(words[1], second + 1) == 0);
+}
+
+/* The verb's words are consumed: one, or two for "config check" and "volume ...". */
 static int find_verb(struct arguments *a, char **words, int count, int *used, char *text, size_t size)
 {
 	if (count == 0) {
 		snprintf(text, size, "a verb is missing; 'fallgate --help' lists them");
 		return ERR_USAGE;
 	}
-	*used = 1;
 	for (int v = 0; v < VERB_COUNT; v++)
-		if (strcmp(verbs[v].name, words[0]) == 0) {
+		if (is_named(&verbs[v], words, count, used)) {
 			a->verb = (enum verb)v;
 			return 0;
 		}
-	if (strcmp(words[0], "config") == 0 && count > 1 && strcmp(words[1], "check") == 0) {
-		*used = 2;
-		a->verb = VERB_CONFIG_CHECK;
-		return 0;
-	}
-	snprintf(text, size, "'%.32s' is no verb; 'fallgate --help' lists them", words[0]);
+	snprintf(text, size, "'%.32s%s%.32s' is no verb; 'fallgate --help' lists them", words[0], count > 1 ? " " : "",
+		 count > 1 ? words[1] : "");
 	return ERR_USAGE;
 }
 
@@ -173,7 +220,7 @@ static int check_name(const struct arguments *a, char *text, size_t size)
 	const struct verb_row *row = &verbs[a->verb];
 	char shown[48];
 
-	if (a->name == NULL || !row->volume || message_name_good(a->name))
+	if (a->name == NULL || !row->volume || message_name_good(a->name) || (row->place && strpbrk(a->name, "./") != NULL))
 		return 0;
 	for (size_t i = 0; i < sizeof shown; i++) {
 		shown[i] = a->name[i] >= ' ' && a->name[i] <= '~' ? a->name[i] : '?';
@@ -204,10 +251,34 @@ static enum role role_number(const char *name)
 	return USER_NONE;
 }
 
+/* What the verbs of a volume cannot do without, and the one number. */
+static int check_volume_options(struct arguments *a, char *text, size_t size)
+{
+	char *end;
+
+	if ((a->verb == VERB_VOLUME_SALVAGE || a->verb == VERB_VOLUME_HEADER_BACKUP) && a->out == NULL) {
+		snprintf(text, size, "'%s' needs --out FILE", verbs[a->verb].name);
+		return ERR_USAGE;
+	}
+	if (a->verb == VERB_VOLUME_HEADER_RESTORE && a->header == NULL) {
+		snprintf(text, size, "'%s' needs --header FILE, a backup", verbs[a->verb].name);
+		return ERR_USAGE;
+	}
+	a->sector_number = UINT64_MAX;
+	if (a->sector == NULL)
+		return 0;
+	errno = 0;
+	a->sector_number = strtoull(a->sector, &end, 10);
+	if (errno == 0 && a->sector[0] >= '0' && a->sector[0] <= '9' && *end == '\0' && a->sector_number < UINT64_MAX)
+		return 0;
+	snprintf(text, size, "--sector needs a number");
+	return ERR_USAGE;
+}
+
 static int check_operands(struct arguments *a, char **words, int count, char *text, size_t size)
 {
 	const struct verb_row *row = &verbs[a->verb];
-	int allowed = row->operand == OPERAND_NONE ? 0 : 1;
+	int allowed = row->operand == OPERAND_NONE ? 0 : 1, error;
 
 	if (count > allowed) {
 		snprintf(text, size, "'%s' does not take '%.32s'", row->name, words[allowed]);
@@ -236,6 +307,9 @@ static int check_operands(struct arguments *a, char **words, int count, char *te
 		return ERR_USAGE;
 	}
 	a->role_number = (int)role_number(a->role);
+	error = check_volume_options(a, text, size);
+	if (error != 0)
+		return error;
 	return check_name(a, text, size);
 }
 

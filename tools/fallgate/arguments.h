@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 enum verb {
 	VERB_HELP,
@@ -20,19 +21,30 @@ enum verb {
 	VERB_REMOVE,
 	VERB_STOP,
 	VERB_CONFIG_CHECK,
+	VERB_VOLUME_CHECK, /* from here on as enum offline_verb */
+	VERB_VOLUME_SCRUB,
+	VERB_VOLUME_DUMP,
+	VERB_VOLUME_REPAIR_HEADER,
+	VERB_VOLUME_REPAIR_LOG,
+	VERB_VOLUME_SALVAGE,
+	VERB_VOLUME_HEADER_BACKUP,
+	VERB_VOLUME_HEADER_RESTORE,
 	VERB_COUNT
 };
 
 struct arguments {
 	enum verb verb;
-	const char *name;        /* volume or identity; NULL: none given */
+	const char *name;        /* volume, path or identity; NULL: none given */
 	const char *credentials; /* --credentials */
 	const char *run_dir;     /* --run-dir */
 	const char *config;      /* --config */
 	const char *role;        /* --role */
 	int role_number;         /* enum role */
 	const char *out;         /* --out */
-	bool json, watch, force, all, local;
+	const char *header;      /* --header */
+	const char *sector;      /* --sector */
+	uint64_t sector_number;  /* UINT64_MAX: none given */
+	bool json, watch, force, all, local, yes, repair;
 };
 
 /* 0, or ERR_USAGE with one clear line in text. Options may stand anywhere; "--" ends them. */

@@ -363,3 +363,52 @@ void output_told(bool json, const char *verb, const char *text)
 	json_object_set_new(object, "text", json_string(shown));
 	print_json(object);
 }
+
+/* ---- a volume that nobody serves ---- */
+
+void output_finding(bool json, const char *severity, const char *text)
+{
+	char shown[FIELD_MAX];
+	json_t *object;
+
+	log_printable(shown, sizeof shown, text);
+	if (!json) {
+		printf("%s%s%s\n", strcmp(severity, "note") == 0 ? "" : severity, strcmp(severity, "note") == 0 ? "" : ": ",
+		       shown);
+		fflush(stdout);
+		return;
+	}
+	object = json_object();
+	json_object_set_new(object, "severity", json_string(severity));
+	json_object_set_new(object, "text", json_string(shown));
+	print_json(object);
+}
+
+void output_progress(uint64_t done, uint64_t total)
+{
+	json_t *object = json_object();
+
+	json_object_set_new(object, "done", number_of(done));
+	json_object_set_new(object, "total", number_of(total));
+	print_json(object);
+}
+
+void output_outcome(bool json, const char *verb, uint64_t checked, uint64_t mended, uint64_t repairable, uint64_t lost,
+		    int exit_code)
+{
+	json_t *object;
+
+	if (!json) {
+		printf("%s: %" PRIu64 " objects looked at, %" PRIu64 " mended, %" PRIu64 " repairable, %" PRIu64 " lost\n", verb,
+		       checked, mended, repairable, lost);
+		return;
+	}
+	object = json_object();
+	json_object_set_new(object, "verb", json_string(verb));
+	json_object_set_new(object, "checked", number_of(checked));
+	json_object_set_new(object, "mended", number_of(mended));
+	json_object_set_new(object, "repairable", number_of(repairable));
+	json_object_set_new(object, "lost", number_of(lost));
+	json_object_set_new(object, "exit", json_integer(exit_code));
+	print_json(object);
+}

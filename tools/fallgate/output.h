@@ -4,6 +4,7 @@
 #define FALLGATE_OUTPUT_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 struct body;
 struct body_item;
@@ -23,6 +24,16 @@ void output_change(const struct body *b, const struct body_item *volume);
 /* "fallgate: what; remedy" on standard error, and with json {error, text, remedy, exit} on standard output. remedy may be empty.
  */
 void output_error(bool json, const char *error, const char *text, const char *remedy, int exit_code);
+
+/* One finding of a verb that looks at a volume: {"severity", "text"}, or a line with the severity before it. */
+void output_finding(bool json, const char *severity, const char *text);
+
+/* {"done", "total"}, in bytes of work. */
+void output_progress(uint64_t done, uint64_t total);
+
+/* How such a verb ended. */
+void output_outcome(bool json, const char *verb, uint64_t checked, uint64_t mended, uint64_t repairable, uint64_t lost,
+		    int exit_code);
 
 /* A small result of the console: {"done": verb, "text": text}. */
 void output_told(bool json, const char *verb, const char *text);

@@ -19,6 +19,7 @@
 #include "credentials.h"
 #include "output.h"
 #include "remote.h"
+#include "volume.h"
 
 enum {
 	GET = 1,
@@ -316,6 +317,14 @@ static int run_connected(struct session *s)
 	case VERB_REMOVE:
 	case VERB_STOP:
 	case VERB_CONFIG_CHECK:
+	case VERB_VOLUME_CHECK:
+	case VERB_VOLUME_SCRUB:
+	case VERB_VOLUME_DUMP:
+	case VERB_VOLUME_REPAIR_HEADER:
+	case VERB_VOLUME_REPAIR_LOG:
+	case VERB_VOLUME_SALVAGE:
+	case VERB_VOLUME_HEADER_BACKUP:
+	case VERB_VOLUME_HEADER_RESTORE:
 	case VERB_COUNT:
 	default:
 		return fail(s->a, ERR_USAGE, "this verb does not go over the network");
@@ -469,6 +478,15 @@ int verbs_run(const struct arguments *a)
 		return run_console(a, CON_STOP, "the agent stops");
 	case VERB_CONFIG_CHECK:
 		return run_config_check(a);
+	case VERB_VOLUME_CHECK:
+	case VERB_VOLUME_SCRUB:
+	case VERB_VOLUME_DUMP:
+	case VERB_VOLUME_REPAIR_HEADER:
+	case VERB_VOLUME_REPAIR_LOG:
+	case VERB_VOLUME_SALVAGE:
+	case VERB_VOLUME_HEADER_BACKUP:
+	case VERB_VOLUME_HEADER_RESTORE:
+		return volume_run(a);
 	case VERB_REVOKE:
 		if (a->local)
 			return run_console(a, CON_REVOKE, "revoked");
