@@ -27,7 +27,7 @@
 #include "volume/volume.h"
 
 enum {
-	SUBKEYS = 64,        /* cached salt keys: at most 512 KiB of locked memory */
+	SUBKEYS = 64,        /* cached salt keys: at most 768 KiB of locked memory */
 	ORDERS_A_ROUND = 16, /* then the deadlines are looked at again */
 	TELL_WAIT_MS = 20,   /* how long a full channel may delay a message that is no mere statistic */
 	STATS_MS = 1000,
