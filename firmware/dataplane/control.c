@@ -22,12 +22,11 @@
 #include "ipc/channel.h"
 #include "keyslot.h"
 #include "opener.h"
-#include "pins.h"
 #include "plaintext.h"
 #include "volume/volume.h"
 
 enum {
-	SUBKEYS = 64,        /* cached salt keys: at most 768 KiB of locked memory */
+	SUBKEYS = 64,        /* cached salt keys: at most 512 KiB of locked memory */
 	ORDERS_A_ROUND = 16, /* then the deadlines are looked at again */
 	TELL_WAIT_MS = 20,   /* how long a full channel may delay a message that is no mere statistic */
 	STATS_MS = 1000,
@@ -81,6 +80,7 @@ struct fall {
 	uint32_t generation;
 	uint64_t nonce;
 	int exit_code;
+	const char *why; /* for the log, if nobody ordered it */
 };
 
 bool control_fd_good(int fd)
@@ -221,6 +221,15 @@ static int drain(struct control *c)
 	return r;
 }
 
+/* The one record of a fall that no supervisor hears of: with times, as the ledger has of the others. */
+static void log_fall(const struct control *c, const char *why, uint64_t cut_ns, uint64_t wiped_ns)
+{
+	log_error("volume %s: %s: I/O cut at %llu.%09llu s of the boot clock, keys wiped at %llu.%09llu s; the process ends",
+		  c->attach.name, why, (unsigned long long)(cut_ns / 1000000000u), (unsigned long long)(cut_ns % 1000000000u),
+		  (unsigned long long)(wiped_ns / 1000000000u), (unsigned long long)(wiped_ns % 1000000000u));
+}
+
+/* Nothing is logged before the keys are wiped: a log that nobody reads any more can make its writer wait. */
 _Noreturn static void lock(struct control *c, const struct fall *f)
 {
 	uint64_t cut_ns, wiped_ns;
@@ -231,6 +240,8 @@ _Noreturn static void lock(struct control *c, const struct fall *f)
 	told = f->silent || tell_wiped(c, f, cut_ns, wiped_ns);
 	atomic_store(&c->closing, true);
 	plaintext_cut_clients();
+	if (f->why != NULL)
+		log_fall(c, f->why, cut_ns, wiped_ns);
 	error = f->no_drain ? ERR_FAILSTOP : drain(c);
 	if (!told)
 		tell_wiped(c, f, cut_ns, wiped_ns);
@@ -242,8 +253,7 @@ _Noreturn static void lock(struct control *c, const struct fall *f)
 
 _Noreturn static void lock_lost(struct control *c, const char *why, int exit_code)
 {
-	log_error("volume %s: %s: keys are wiped, the process ends", c->attach.name, why);
-	lock(c, &(struct fall){ .silent = true, .exit_code = exit_code });
+	lock(c, &(struct fall){ .silent = true, .exit_code = exit_code, .why = why });
 }
 
 /* ---- deadlines ---- */
@@ -292,14 +302,28 @@ static void check_deadlines(struct control *c)
 	if (c->phase < PHASE_ASKING || !deadlines_passed(c))
 		return;
 	heartbeat = c->heartbeat_ns <= c->proof_ns;
-	log_error("volume %s: %s: locking", c->attach.name,
-		  heartbeat ? "the supervisor has been silent for too long" : "the last good proof is too old");
 	lock(c, &(struct fall){ .cause = heartbeat ? LOCK_CAUSE_SUPERVISOR_LOST : LOCK_CAUSE_UNREACHABLE,
 				.self = true,
-				.generation = c->generation });
+				.generation = c->generation,
+				.why = heartbeat ? "the supervisor has been silent for too long"
+						 : "the last good proof is too old" });
 }
 
 /* ---- attach ---- */
+
+static bool find_slot(struct control *c, const struct volume_header_info *info)
+{
+	for (unsigned i = 0; i < info->slot_count && i < KEK_SLOTS; i++) {
+		const struct kek_slot *s = &info->slots[i];
+
+		if (s->gen_no == c->attach.gen_no && s->wrapped_size <= sizeof c->slot.wrapped &&
+		    memcmp(s->fingerprint, c->attach.fingerprint, sizeof s->fingerprint) == 0) {
+			c->slot = *s;
+			return true;
+		}
+	}
+	return false;
+}
 
 static int __attribute__((format(printf, 4, 5))) refuse(char *text, size_t size, int error, const char *format, ...)
 {
@@ -323,8 +347,15 @@ static int check_header(struct control *c, char *text, size_t text_size)
 	r = volume_read_header(c->dev, info, why, sizeof why);
 	if (r != 0)
 		r = refuse(text, text_size, r, "the header: %s%s%s", error_text(r), why[0] != '\0' ? ": " : "", why);
-	else
-		r = pins_agree(&c->attach, info, &c->slot, text, text_size);
+	else if (memcmp(info->uuid, c->attach.uuid, sizeof info->uuid) != 0)
+		r = refuse(text, text_size, ERR_FOREIGN,
+			   "this is another volume: its uuid is not the pinned one; check `backing`");
+	else if (info->size != c->attach.size)
+		r = refuse(text, text_size, ERR_FOREIGN, "the header says %llu bytes, the record %llu: check `backing`",
+			   (unsigned long long)info->size, (unsigned long long)c->attach.size);
+	else if (!find_slot(c, info))
+		r = refuse(text, text_size, ERR_FOREIGN, "no key slot for the configured KEK and generation %u",
+			   c->attach.gen_no);
 	free(info);
 	return r;
 }
@@ -426,7 +457,9 @@ static void start_opening(struct control *c)
 	int r;
 
 	*o = (struct opener){ .dev = c->dev, .ring = c->ring, .wake_fd = c->wake_fd };
-	o->options = (struct volume_options){ .read_only = c->attach.read_only, .assume_4k = c->attach.assume_4k, .expect_size = c->attach.size };
+	o->options = (struct volume_options){ .read_only = c->attach.read_only,
+					      .assume_4k = c->attach.assume_4k,
+					      .expect_size = c->attach.size };
 	o->options.cache_nodes = (size_t)c->attach.cache_mib * (1048576 / SECTOR_BYTES);
 	memcpy(o->kcv, c->attach.kcv, sizeof o->kcv);
 	c->phase = PHASE_OPENING;
@@ -529,10 +562,11 @@ static void check_fault(struct control *c)
 
 	if (fault == FAULT_NONE)
 		return;
-	log_error("volume %s: a thread of the block server failed: locking", c->attach.name);
-	lock(c,
-	     &(struct fall){
-		     .cause = LOCK_CAUSE_ENGINE, .self = true, .no_drain = fault != FAULT_ORDERLY, .generation = c->generation });
+	lock(c, &(struct fall){ .cause = LOCK_CAUSE_ENGINE,
+				.self = true,
+				.no_drain = fault != FAULT_ORDERLY,
+				.generation = c->generation,
+				.why = "a thread of the block server failed" });
 }
 
 /* The first alarm of its kind does not wait for the tick. */
