@@ -25,6 +25,26 @@ static void cancel_unwrap(struct volume *v, const struct step_context *s)
 			  v->config.name, (int)v->unlock.child.pid);
 }
 
+static bool has_wiped(const struct volume *v)
+{
+	return v->dataplane.stage == STAGE_WIPED || v->dataplane.stage == STAGE_DRAINED;
+}
+
+/* No key is in the dataplane: it is gone, or it wiped before, and is still writing what was acknowledged. It hears no second
+ * order, and killing it would lose those writes. */
+static bool no_key_there(struct volume *v)
+{
+	enum gate_event how = v->dataplane.alive ? EV_WIPED : EV_DATAPLANE_DEAD;
+
+	if (v->dataplane.alive && !has_wiped(v))
+		return false;
+	if (!volume_held(v, how, CAUSE_NONE)) {
+		timer_disarm(&v->agent->loop, &v->wipe_deadline);
+		volume_queue(v, how, CAUSE_NONE);
+	}
+	return true;
+}
+
 static void send_lock(struct volume *v, const struct step_context *s)
 {
 	bool detach = v->gate.cause == CAUSE_DETACHED;
@@ -32,11 +52,10 @@ static void send_lock(struct volume *v, const struct step_context *s)
 
 	(void)s;
 	timer_disarm(&v->agent->loop, &v->unlock_deadline);
-	if (!v->dataplane.alive) {
-		volume_queue(v, EV_DATAPLANE_DEAD, CAUSE_NONE);
-		return;
-	}
+	v->held = EV_COUNT; /* of a former dataplane: this one has to say it itself */
 	timer_arm(&v->agent->loop, &v->wipe_deadline, boot_now() + WIPE_MS * MS_NS);
+	if (no_key_there(v))
+		return;
 	if (v->dataplane.stage <
 	    STAGE_KEYLESS) { /* it has no export and never saw a ticket: there is nothing to be polite about */
 		child_kill(&v->dataplane, NULL);
@@ -56,11 +75,11 @@ static void kill_dataplane(struct volume *v, const struct step_context *s)
 	(void)s;
 	if (v->gate.state == GATE_FAULT)
 		v->dataplane_wanted = false;
-	if (!v->dataplane.alive) {
-		volume_queue(v, EV_DATAPLANE_DEAD, CAUSE_NONE);
+	if (v->dataplane.alive && (!has_wiped(v) || v->gate.state == GATE_FAULT))
+		child_kill(&v->dataplane,
+			   v->gate.state == GATE_FAULT ? "the gate is in FAULT" : "the wipe was not confirmed in time");
+	else if (no_key_there(v) && v->held == EV_COUNT)
 		return;
-	}
-	child_kill(&v->dataplane, v->gate.state == GATE_FAULT ? "the gate is in FAULT" : "the wipe was not confirmed in time");
 	timer_arm(&v->agent->loop, &v->reap_deadline, boot_now() + REAP_MS * MS_NS);
 }
 
@@ -119,8 +138,9 @@ static void extend_lease(struct volume *v, const struct step_context *s)
 static void alarm_loud(struct volume *v, const struct step_context *s)
 {
 	(void)s;
-	snprintf(v->text, sizeof v->text,
-		 "the dataplane (pid %d) is killed and not gone: keys may be in RAM; restart the machine", (int)v->dataplane.pid);
+	snprintf(v->text, sizeof v->text, "the %s (pid %d) is killed and not gone: keys may be in RAM; restart the machine",
+		 v->dataplane.alive && !has_wiped(v) ? "dataplane" : "unwrapping hsm",
+		 (int)(v->dataplane.alive && !has_wiped(v) ? v->dataplane.pid : v->unlock.child.pid));
 	log_error("volume %s: ALARM: %s", v->config.name, v->text);
 }
 
@@ -145,7 +165,7 @@ static void purge_caches(struct volume *v, const struct step_context *s)
 {
 	char text[TEXT_MAX_BYTES];
 	bool created;
-	int fd = backing_open(&v->config, OPENING_WRITE, &created, text);
+	int fd = backing_open(&v->config, false, &created, text);
 
 	(void)s;
 	if (fd < 0)

@@ -110,7 +110,8 @@ static void on_ended(void *owner, struct session *s, bool good)
 	if (held != EV_COUNT) { /* the wipe waited for this process to be gone */
 		v->held = EV_COUNT;
 		timer_disarm(&v->agent->loop, &v->wipe_deadline);
-		volume_feed(v, held, CAUSE_NONE, NULL, NULL);
+		timer_disarm(&v->agent->loop, &v->reap_deadline);
+		volume_feed(v, held, v->held_cause, NULL, NULL);
 		return;
 	}
 	if (s->silent || v->gate.state != GATE_UNLOCKING)
@@ -196,7 +197,10 @@ bool unlock_cancel(struct volume *v)
 	timer_disarm(&v->agent->loop, &v->unlock_begin);
 	v->unlock_wanted = v->opened_good = v->hsm_good = v->hsm_gone = false;
 	close_hsm_fd(v);
-	return session_kill(&v->unlock);
+	if (!session_kill(&v->unlock))
+		return false;
+	v->held = EV_COUNT; /* it waited for this; what comes now follows from the step that cancels */
+	return true;
 }
 
 void unlock_opened(struct volume *v, const struct message *m)

@@ -10,7 +10,6 @@
 #include "agent.h"
 #include "base/error.h"
 #include "base/log.h"
-#include "job.h"
 #include "kek.h"
 #include "manage.h"
 
@@ -76,7 +75,6 @@ static void step(struct volume *v, enum gate_event event, enum gate_cause cause)
 	struct gate before = v->gate;
 	struct gate_step s = revocation_step(&before, event, cause);
 
-	job_gate_event(v, event); /* before anything is written */
 	v->gate = s.next;
 	note_transition(v, &before);
 	effects_run(v, s.actions, &before, event);
@@ -134,7 +132,6 @@ void volume_proof(struct volume *v, bool fresh, const struct judgement *j)
 		{ [PROOF_GOOD] = EV_FRESH_GOOD, [PROOF_REFUSED] = EV_FRESH_REFUSED, [PROOF_AMBIGUOUS] = EV_FRESH_AMBIGUOUS },
 	};
 
-	job_proof(v, fresh, j);
 	if (!v->kek_used || (v->gate.state == GATE_UNLOCKING && j->proof == PROOF_AMBIGUOUS))
 		return; /* the unlock has its own fresh process */
 	if (v->gate.state == GATE_INACCESSIBLE && j->proof == PROOF_GOOD && (!v->dataplane_ready || boot_now() < v->retry_at_ns))
@@ -165,7 +162,7 @@ int volume_attachable(const struct volume *v, char text[static TEXT_MAX_BYTES])
 			 v->config.name);
 		return ERR_CONFIG;
 	}
-	return job_on(v, text) ? ERR_BUSY : 0;
+	return 0;
 }
 
 /* ---- records and ledger ---- */
@@ -334,25 +331,12 @@ void volume_stop_dataplane(struct volume *v)
 	timer_arm(&v->agent->loop, &v->reap_deadline, boot_now() + KEYLESS_END_MS * MS_NS);
 }
 
-void volume_pins(const struct volume *v, struct msg_dp_attach *out)
-{
-	strcpy(out->name, v->config.name);
-	memcpy(out->uuid, v->record.uuid, sizeof out->uuid);
-	memcpy(out->kcv, v->record.kcv, sizeof out->kcv);
-	memcpy(out->fingerprint, v->record.fingerprint, sizeof out->fingerprint);
-	out->gen_no = v->record.gen_no;
-	out->size = v->record.size;
-	out->read_only = v->config.read_only;
-	out->assume_4k = v->config.assume_4k;
-	out->cache_mib = v->config.cache_mib;
-	strcpy(out->kernel, v->config.kernel);
-}
-
 /* The one that asked may be gone by now, and its successor not heard yet: that one asks again. */
 static void backing_opened(void *context, int fd, bool created, const char *text)
 {
 	struct volume *v = context;
 	struct message m;
+	struct msg_dp_attach *at = &m.body.dp_attach;
 	int r;
 
 	(void)created;
@@ -369,7 +353,16 @@ static void backing_opened(void *context, int fd, bool created, const char *text
 		return;
 	}
 	message_init(&m, MSG_DP_ATTACH, v->gate.seq);
-	volume_pins(v, &m.body.dp_attach);
+	strcpy(at->name, v->config.name);
+	memcpy(at->uuid, v->record.uuid, sizeof at->uuid);
+	memcpy(at->kcv, v->record.kcv, sizeof at->kcv);
+	memcpy(at->fingerprint, v->record.fingerprint, sizeof at->fingerprint);
+	at->gen_no = v->record.gen_no;
+	at->size = v->record.size;
+	at->read_only = v->config.read_only;
+	at->assume_4k = v->config.assume_4k;
+	at->cache_mib = v->config.cache_mib;
+	strcpy(at->kernel, v->config.kernel);
 	r = child_send(&v->dataplane, &m, &fd, 1);
 	close(fd);
 	if (r == 0)
@@ -382,7 +375,7 @@ static void on_hello(void *owner, struct child *c)
 {
 	struct volume *v = owner;
 
-	if (v->opening != NULL || opening_start(&v->opening, v->agent, &v->config, OPENING_WRITE, backing_opened, v) == 0)
+	if (v->opening != NULL || opening_start(&v->opening, v->agent, &v->config, false, backing_opened, v) == 0)
 		return;
 	child_kill(c, NULL);
 	v->restarts = v->restarts < 6 ? v->restarts + 1 : 6;
@@ -409,6 +402,15 @@ static void take_ready(struct volume *v, const struct msg_dp_ready *r)
 	not_ready(v, r->text);
 }
 
+bool volume_held(struct volume *v, enum gate_event how, enum gate_cause cause)
+{
+	if (!v->unlock.child.alive || (v->gate.state == GATE_UNLOCKING && unlock_cancel(v)))
+		return false;
+	v->held = how;
+	v->held_cause = cause;
+	return true;
+}
+
 static void take_wiped(struct volume *v, const struct msg_dp_wiped *w)
 {
 	bool waited_for = v->gate.state == GATE_LOCKING || v->gate.state == GATE_WIPE_UNCONFIRMED;
@@ -431,9 +433,10 @@ static void take_wiped(struct volume *v, const struct msg_dp_wiped *w)
 	log_notice("volume %s: wiped %llu us after it was detected (I/O cut after %llu us)", v->config.name,
 		   (unsigned long long)((v->wiped_ns - v->detected_ns) / 1000),
 		   (unsigned long long)((v->cut_ns - v->detected_ns) / 1000));
-	if (waited_for && v->unlock.child.alive) {
-		v->held = EV_WIPED; /* not before the unwrapping hsm is reaped; the wipe deadline runs on */
-		return;
+	if (waited_for || v->gate.state == GATE_UNLOCKING) {
+		/* not before the unwrapping hsm is reaped; a wipe deadline runs on */
+		if (volume_held(v, waited_for ? EV_WIPED : EV_DATAPLANE_SELF_LOCK, w->cause))
+			return;
 	}
 	timer_disarm(&v->agent->loop, &v->wipe_deadline);
 	if (waited_for)
@@ -450,8 +453,11 @@ static void take_drained(struct volume *v, const struct msg_dp_drained *d)
 	if (d->error != 0)
 		log_error("volume %s: acknowledged writes may be lost: the drain after the lock failed: %s", v->config.name,
 			  error_text(d->error));
-	volume_feed(v, EV_DRAINED, CAUSE_NONE, NULL,
-		    d->error != 0 ? "the drain after the lock failed: acknowledged writes may be lost" : NULL);
+	if (v->held == EV_WIPED) /* the gate has not heard of the wipe yet */
+		volume_audit(v, gate_event_name(EV_DRAINED), v->gate.state, error_text(d->error));
+	else
+		volume_feed(v, EV_DRAINED, CAUSE_NONE, NULL,
+			    d->error != 0 ? "the drain after the lock failed: acknowledged writes may be lost" : NULL);
 	manage_push_volume(v->agent, v);
 }
 
@@ -511,7 +517,6 @@ static void on_death(void *owner, struct child *c, int status)
 	bool expected = v->gate.state == GATE_UNLOCKING &&
 			(c->stage == STAGE_WIPED || c->stage == STAGE_DRAINED || c->stage < STAGE_KEYLESS);
 
-	timer_disarm(&v->agent->loop, &v->wipe_deadline);
 	timer_disarm(&v->agent->loop, &v->reap_deadline);
 	v->dataplane_ready = false;
 	memset(&v->stats, 0, sizeof v->stats);
@@ -529,11 +534,11 @@ static void on_death(void *owner, struct child *c, int status)
 		v->restarts = v->restarts < 6 ? v->restarts + 1 : 6;
 	if (boot_now() < v->busy_until_ns)
 		v->restarts = 1; /* waiting for a predecessor: short steps */
-	if (waited_for && v->unlock.child.alive)
-		v->held = EV_DATAPLANE_DEAD;
-	else if (!expected)
+	if (!expected && !((waited_for || v->gate.state == GATE_UNLOCKING) && volume_held(v, EV_DATAPLANE_DEAD, CAUSE_NONE))) {
+		timer_disarm(&v->agent->loop, &v->wipe_deadline);
 		volume_feed(v, EV_DATAPLANE_DEAD, CAUSE_NONE, NULL,
 			    served && !v->retired ? "the dataplane's process ended" : NULL);
+	}
 	if (v->dataplane_wanted && !v->dataplane.alive && !v->restart.armed)
 		volume_start_dataplane(v);
 }
@@ -650,7 +655,6 @@ void volume_destroy(struct volume *v)
 	struct timer *timers[] = { &v->restart,       &v->outage_over, &v->wipe_deadline,
 				   &v->reap_deadline, &v->tick,        &v->ready_deadline };
 
-	job_destroy(v);
 	unlock_cancel(v);
 	opening_abandon(v->opening);
 	child_kill_and_reap(&v->dataplane);
@@ -675,7 +679,7 @@ struct kek *volume_kek(const struct volume *v)
 
 bool volume_busy(const struct volume *v)
 {
-	return v->dataplane.alive || v->unlock.child.alive || v->job != NULL;
+	return v->dataplane.alive || v->unlock.child.alive;
 }
 
 void volume_status(const struct volume *v, struct msg_mg_volume *out)

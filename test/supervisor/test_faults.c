@@ -224,6 +224,38 @@ static void a_dataplane_that_never_confirms_is_killed(void **state)
 	expect(GATE_AVAILABLE, CAUSE_NONE, 5000);
 }
 
+/* The process that wiped hears no second order, and is still writing what was acknowledged: it is not called deaf and killed. */
+static void a_second_order_waits_for_nobody_and_kills_nobody(void **state)
+{
+	static const enum gate_event rounds[][4] = {
+		/* first, back, second, and back */
+		{ EV_REVOKE, EV_RESTORE, EV_REVOKE, EV_RESTORE },
+		{ EV_DETACH, EV_ATTACH, EV_DETACH, EV_ATTACH },
+	};
+	char drains[16];
+
+	(void)state;
+	put("dataplane.mode", "slow-drain");
+	attach();
+	for (size_t i = 0; i < sizeof rounds / sizeof rounds[0]; i++) {
+		enum gate_state shut = rounds[i][0] == EV_REVOKE ? GATE_INACCESSIBLE : GATE_LOCKED;
+
+		put("drains", "");
+		volume_feed(volume, rounds[i][0], CAUSE_NONE, "test", "");
+		assert_true(reach(shut, 500));
+		volume_feed(volume, rounds[i][1], CAUSE_NONE, "test", NULL);
+		assert_int_equal(volume->gate.state, GATE_UNLOCKING);
+		volume_feed(volume, rounds[i][2], CAUSE_NONE, "test", "");
+		assert_int_equal(volume->gate.state, shut);
+		run_for(1200);
+		assert_int_equal(volume->gate.state, shut);
+		get("drains", drains, sizeof drains);
+		assert_string_equal(drains, "x");
+		volume_feed(volume, rounds[i][3], CAUSE_NONE, "test", NULL);
+		expect(GATE_AVAILABLE, CAUSE_NONE, 8000);
+	}
+}
+
 static void a_hung_hsm_spends_the_budget_and_comes_back(void **state)
 {
 	uint64_t last_good;
@@ -563,6 +595,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		FAULT(a_dataplane_that_never_confirms_is_killed),
 		FAULT(a_revoke_during_an_unlock_finds_nobody_later),
+		FAULT(a_second_order_waits_for_nobody_and_kills_nobody),
 		FAULT(a_hung_hsm_spends_the_budget_and_comes_back),
 		FAULT(a_hiccup_is_only_a_doubt),
 		FAULT(a_process_that_dies_at_its_second_proof_is_only_a_doubt),
