@@ -83,7 +83,12 @@ static const char intro[] =
 	"written. Rules: `set` takes the event's cause, and a cause that latches latches; `later` does so unless a latch or a\n"
 	"lost clock says more; `open` rules do nothing under a latch (`open-attach` starts an export that refuses); `end` leads\n"
 	"to LOCKED instead if the cause is `detached`; only `restore` lifts a latch. Every change raises the gate's sequence\n"
-	"number, and so does every revoke.\n\n## States\n";
+	"number, and so does every revoke.\n\n"
+	"What must hold of it is looked at three times: over every pair and everything that can be reached, on the function "
+	"itself\n"
+	"(`test/revocation/properties.c`); in Spin, with the data plane, its I/O, the one-shot hsm and the timers around it\n"
+	"(`test/revocation/gate.pml`: a gate without keys has none anywhere, FAULT is not reached, every revoke ends wiped or\n"
+	"killed); and by walks and counterexamples of the one replayed on the other.\n\n## States\n";
 
 int main(void)
 {
