@@ -22,11 +22,12 @@
 #include "ipc/channel.h"
 #include "keyslot.h"
 #include "opener.h"
+#include "pins.h"
 #include "plaintext.h"
 #include "volume/volume.h"
 
 enum {
-	SUBKEYS = 64,        /* cached salt keys: at most 512 KiB of locked memory */
+	SUBKEYS = 64,        /* cached salt keys: at most 768 KiB of locked memory */
 	ORDERS_A_ROUND = 16, /* then the deadlines are looked at again */
 	TELL_WAIT_MS = 20,   /* how long a full channel may delay a message that is no mere statistic */
 	STATS_MS = 1000,
@@ -311,20 +312,6 @@ static void check_deadlines(struct control *c)
 
 /* ---- attach ---- */
 
-static bool find_slot(struct control *c, const struct volume_header_info *info)
-{
-	for (unsigned i = 0; i < info->slot_count && i < KEK_SLOTS; i++) {
-		const struct kek_slot *s = &info->slots[i];
-
-		if (s->gen_no == c->attach.gen_no && s->wrapped_size <= sizeof c->slot.wrapped &&
-		    memcmp(s->fingerprint, c->attach.fingerprint, sizeof s->fingerprint) == 0) {
-			c->slot = *s;
-			return true;
-		}
-	}
-	return false;
-}
-
 static int __attribute__((format(printf, 4, 5))) refuse(char *text, size_t size, int error, const char *format, ...)
 {
 	va_list args;
@@ -347,15 +334,8 @@ static int check_header(struct control *c, char *text, size_t text_size)
 	r = volume_read_header(c->dev, info, why, sizeof why);
 	if (r != 0)
 		r = refuse(text, text_size, r, "the header: %s%s%s", error_text(r), why[0] != '\0' ? ": " : "", why);
-	else if (memcmp(info->uuid, c->attach.uuid, sizeof info->uuid) != 0)
-		r = refuse(text, text_size, ERR_FOREIGN,
-			   "this is another volume: its uuid is not the pinned one; check `backing`");
-	else if (info->size != c->attach.size)
-		r = refuse(text, text_size, ERR_FOREIGN, "the header says %llu bytes, the record %llu: check `backing`",
-			   (unsigned long long)info->size, (unsigned long long)c->attach.size);
-	else if (!find_slot(c, info))
-		r = refuse(text, text_size, ERR_FOREIGN, "no key slot for the configured KEK and generation %u",
-			   c->attach.gen_no);
+	else
+		r = pins_agree(&c->attach, info, &c->slot, text, text_size);
 	free(info);
 	return r;
 }

@@ -90,7 +90,8 @@ static const struct ckr_row rows[] = {
 	ROW(0x121, RANDOM_NO_RNG,                    BROKEN),
 	ROW(0x150, BUFFER_TOO_SMALL,                 BROKEN),
 	ROW(0x190, CRYPTOKI_NOT_INITIALIZED,         SESSION),
-	ROW(0x191, CRYPTOKI_ALREADY_INITIALIZED,     BROKEN),
+	ROW(0x191, CRYPTOKI_ALREADY_INITIALIZED,     UNREACHABLE), /* a C_Finalize that failed: a fresh process settles it */
+	ROW(0x201, TOKEN_RESOURCE_EXCEEDED,          UNREACHABLE),
 };
 /* clang-format on */
 
@@ -133,9 +134,12 @@ static enum hsm_verdict by_sight(const struct look *look, enum hsm_verdict prese
 	return present;
 }
 
-/* A ciphertext that the key refuses: ours, made for it a moment ago (probe), or the volume's (DEK). Elsewhere: weather. */
+/* A ciphertext that the key refuses: ours, made for it a moment ago (probe), or the volume's (DEK). Elsewhere, and where none was
+ * given, weather. */
 static enum hsm_verdict refused_payload(const struct look *look)
 {
+	if (look->no_ciphertext)
+		return VERDICT_UNREACHABLE;
 	if (look->stage == STAGE_DEK)
 		return by_sight(look, VERDICT_DEK_REFUSED);
 	if (look->stage == STAGE_PROBE)

@@ -31,7 +31,8 @@ struct look {
 	enum stage stage;
 	enum token_sight token;
 	enum key_sight key;
-	bool worked; /* this process has seen the key do the operation */
+	bool worked;        /* this process has seen the key do the operation */
+	bool no_ciphertext; /* random bytes, a wrap: what failed says nothing about the key */
 };
 
 enum hsm_verdict classify(unsigned long ckr, const struct look *look);

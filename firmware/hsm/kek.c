@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "hal/secret_memory.h"
 #include "pin.h"
 
 void kek_init(struct kek *k)
@@ -103,7 +104,7 @@ static bool counters_allow(const struct kek *k, struct report *r)
 
 static bool login_with(struct kek *k, const struct pin *pin, struct report *r)
 {
-	struct look look = { .stage = STAGE_LOGIN, .token = TOKEN_GOOD };
+	struct look look = { .stage = STAGE_LOGIN, .token = TOKEN_GOOD, .key = KEY_SEEN }; /* no key was looked for */
 	unsigned long ckr = token_login(k->token, pin->bytes, pin->size);
 
 	if (ckr == TOKEN_OK)
@@ -157,7 +158,7 @@ static bool login(struct kek *k, struct report *r)
 
 static bool open_session(struct kek *k, struct report *r)
 {
-	struct look look = { .stage = STAGE_LOGIN, .token = TOKEN_GOOD };
+	struct look look = { .stage = STAGE_LOGIN, .token = TOKEN_GOOD, .key = KEY_SEEN };
 	unsigned long ckr = token_open_session(k->token);
 
 	if (ckr == TOKEN_OK)
@@ -181,6 +182,7 @@ static bool find_key(struct kek *k, struct report *r)
 		return false;
 	}
 	look.token = token_look(k->token);
+	look.key = KEY_SEEN; /* for all that a search shows which failed */
 	if (ckr == TOKEN_OK && look.token == TOKEN_GOOD)
 		kek_say(k, r, VERDICT_DELETED, "no such key on its token");
 	else if (ckr == TOKEN_OK)
@@ -368,6 +370,7 @@ void kek_open(struct kek *k, const struct msg_hsm_open *how, int pin_fd, struct 
 void kek_close(struct kek *k)
 {
 	token_free(k->token);
+	secret_wipe(k->canary_plain, sizeof k->canary_plain);
 	if (k->pin_fd >= 0)
 		close(k->pin_fd);
 	kek_init(k);
@@ -393,7 +396,7 @@ static bool check_wants_restart(const struct report *r)
  * that fails has not shown that the key is gone. */
 static void judge(struct kek *k, enum stage stage, const char *what, unsigned long ckr, struct report *r)
 {
-	struct look look = { .stage = stage, .worked = k->worked };
+	struct look look = { .stage = stage, .worked = k->worked, .no_ciphertext = k->no_ciphertext };
 	unsigned count = 0;
 
 	if (token_renew_session(k->token) == TOKEN_OK && token_find_key(k->token, &count) == TOKEN_OK) {
@@ -401,6 +404,12 @@ static void judge(struct kek *k, enum stage stage, const char *what, unsigned lo
 		look.token = token_look(k->token);
 	}
 	say_ckr(k, r, ckr, &look, what);
+}
+
+static unsigned long run(struct kek *k, kek_operation operation, void *context)
+{
+	k->no_ciphertext = false;
+	return operation(k, context);
 }
 
 void kek_perform(struct kek *k, enum stage stage, const char *what, kek_operation operation, void *context, struct report *r)
@@ -416,12 +425,12 @@ void kek_perform(struct kek *k, enum stage stage, const char *what, kek_operatio
 	}
 	if (r->verdict != VERDICT_GOOD)
 		return;
-	ckr = operation(k, context);
+	ckr = run(k, operation, context);
 	if (classify_worth_a_restart(ckr) && !restarted) {
 		restart(k, r);
 		if (r->verdict != VERDICT_GOOD)
 			return;
-		ckr = operation(k, context);
+		ckr = run(k, operation, context);
 	}
 	r->ckr = ckr;
 	if (ckr == TOKEN_OK)

@@ -19,15 +19,22 @@ struct report {
 	char text[TEXT_MAX_BYTES];
 };
 
+enum { CANARY_BYTES = CHALLENGE_BYTES + 8 };
+
 struct kek {
 	struct msg_hsm_open how;
 	int pin_fd; /* -1: none; read anew at each login */
 	bool login_refused;
 	bool pinned; /* key holds what was first opened */
 	bool worked;
+	bool no_ciphertext;  /* an operation says so of its part that runs, for the verdict if that fails */
 	struct token *token; /* NULL: closed */
 	struct token_info info;
 	struct token_key key;
+	/* AES: what the last good proof unwrapped, and to what. Such a key has no other face. */
+	uint16_t canary_size;
+	uint8_t canary[CANARY_BYTES];
+	uint8_t canary_plain[CHALLENGE_BYTES];
 };
 
 void kek_init(struct kek *k);

@@ -7,7 +7,7 @@
 #include "base/bytes.h"
 #include "hal/secret_memory.h"
 
-enum { AES_CANARY_BYTES = CHALLENGE_BYTES + 8, RSA_ROOM = MODULUS_MAX_BYTES };
+enum { RSA_ROOM = MODULUS_MAX_BYTES };
 
 struct probe {
 	const struct msg_hsm_probe *question;
@@ -45,12 +45,16 @@ static unsigned long unwrap_exactly(struct kek *k, const uint8_t *wrapped, size_
 static unsigned long round_trip(struct kek *k, uint8_t secret[static CHALLENGE_BYTES], uint8_t *wrapped, size_t *wrapped_size)
 {
 	uint8_t back[CHALLENGE_BYTES];
-	unsigned long ckr = token_random(k->token, secret, CHALLENGE_BYTES);
+	unsigned long ckr;
 
+	k->no_ciphertext = true;
+	ckr = token_random(k->token, secret, CHALLENGE_BYTES);
 	if (ckr == TOKEN_OK)
 		ckr = token_aes_wrap(k->token, secret, CHALLENGE_BYTES, wrapped, wrapped_size);
-	if (ckr == TOKEN_OK)
-		ckr = *wrapped_size == AES_CANARY_BYTES ? unwrap_exactly(k, wrapped, *wrapped_size, back) : CODE_PAYLOAD;
+	if (ckr != TOKEN_OK)
+		return ckr;
+	k->no_ciphertext = false;
+	ckr = *wrapped_size == CANARY_BYTES ? unwrap_exactly(k, wrapped, *wrapped_size, back) : CODE_PAYLOAD;
 	if (ckr == TOKEN_OK && compare_secret(back, secret, CHALLENGE_BYTES) != 0)
 		ckr = CODE_PAYLOAD;
 	secret_wipe(back, sizeof back);
@@ -64,7 +68,7 @@ static unsigned long prove_aes(struct kek *k, void *context)
 	size_t size = sizeof wrapped;
 	unsigned long ckr;
 
-	if (p->question->wrapped_size != AES_CANARY_BYTES)
+	if (p->question->wrapped_size != CANARY_BYTES)
 		return CODE_PAYLOAD;
 	ckr = unwrap_exactly(k, p->question->wrapped, p->question->wrapped_size, p->answer->answer);
 	if (ckr == TOKEN_OK)
@@ -81,6 +85,16 @@ static unsigned long make_canary(struct kek *k, void *context)
 
 	p->answer->wrapped_size = (uint16_t)size;
 	return ckr;
+}
+
+/* What this key unwrapped, for whoever wants to know later whether it is this key. */
+static void remember(struct kek *k, const struct msg_hsm_probe *question, const struct msg_hsm_verdict *answer)
+{
+	bool made = question->wrapped_size == 0;
+
+	k->canary_size = made ? answer->wrapped_size : question->wrapped_size;
+	memcpy(k->canary, made ? answer->wrapped : question->wrapped, sizeof k->canary);
+	memcpy(k->canary_plain, answer->answer, sizeof k->canary_plain);
 }
 
 void verdict_fill(struct msg_hsm_verdict *out, const struct report *r)
@@ -104,6 +118,8 @@ bool probe_run(struct kek *k, const struct msg_hsm_probe *question, struct msg_h
 		return false;
 	kek_perform(k, STAGE_PROBE, "the proof", operation, &p, &r);
 	verdict_fill(answer, &r);
+	if (r.verdict == VERDICT_GOOD && !rsa)
+		remember(k, question, answer);
 	if (r.verdict != VERDICT_GOOD) {
 		secret_wipe(answer->answer, sizeof answer->answer);
 		memset(answer->wrapped, 0, sizeof answer->wrapped);

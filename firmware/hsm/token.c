@@ -150,6 +150,10 @@ unsigned long token_start(struct token *t, const char *init_args)
 	if (init_args[0] != '\0')
 		args.pReserved = (void *)(uintptr_t)init_args;
 	rv = t->f->C_Initialize(&args);
+	if (rv == CKR_CRYPTOKI_ALREADY_INITIALIZED) { /* nobody else is in this process: a C_Finalize of ours failed */
+		t->f->C_Finalize(NULL);
+		rv = t->f->C_Initialize(&args);
+	}
 	t->started = rv == CKR_OK;
 	return rv;
 }
@@ -255,8 +259,12 @@ static bool made_anew(P11KitUri *uri, const CK_TOKEN_INFO *listed)
 
 static CK_RV list_slots(struct token *t, CK_SLOT_ID slots[static SLOTS_MAX], CK_ULONG *count)
 {
+	CK_RV rv;
+
+	memset(slots, 0, SLOTS_MAX * sizeof slots[0]);
 	*count = SLOTS_MAX;
-	return t->f->C_GetSlotList(CK_TRUE, slots, count);
+	rv = t->f->C_GetSlotList(CK_TRUE, slots, count);
+	return rv == CKR_OK && *count > SLOTS_MAX ? CKR_FUNCTION_FAILED : rv;
 }
 
 unsigned long token_find(struct token *t, enum token_sight *sight, struct token_info *info)
@@ -270,7 +278,7 @@ unsigned long token_find(struct token *t, enum token_sight *sight, struct token_
 	t->slot_known = false;
 	if (rv != CKR_OK)
 		return rv;
-	for (CK_ULONG i = 0; i < count && i < SLOTS_MAX; i++) {
+	for (CK_ULONG i = 0; i < count; i++) {
 		if (token_info_of(t, slots[i], &listed) != CKR_OK)
 			continue; /* an empty or broken slot is not our token; ours would be missed below */
 		if (p11_kit_uri_match_token_info(t->uri, &listed) && (listed.flags & CKF_TOKEN_INITIALIZED) != 0) {
@@ -356,7 +364,7 @@ static bool class_wanted(P11KitUri *uri, CK_OBJECT_CLASS class)
 unsigned long token_find_key(struct token *t, unsigned *count)
 {
 	static const CK_OBJECT_CLASS classes[] = { CKO_PRIVATE_KEY, CKO_SECRET_KEY };
-	CK_OBJECT_HANDLE found[KEYS_MAX];
+	CK_OBJECT_HANDLE found[KEYS_MAX] = { 0 };
 	CK_ULONG n;
 	CK_RV rv;
 

@@ -69,12 +69,29 @@ static unsigned long stir(struct kek *k, struct job *j)
 	return ckr;
 }
 
+/* A data key wrapped by another key than the one that was proven would be lost. An AES key is known by its canary alone, and it
+ * was found anew since. */
+static unsigned long still_proven(struct kek *k, uint8_t *scratch)
+{
+	size_t size = CHALLENGE_BYTES;
+	unsigned long ckr;
+
+	if (k->key.type != KEK_AES_KW || k->canary_size == 0)
+		return TOKEN_OK;
+	ckr = token_aes_unwrap(k->token, k->canary, k->canary_size, scratch, &size);
+	if (ckr == TOKEN_OK && (size != CHALLENGE_BYTES || compare_secret(scratch, k->canary_plain, CHALLENGE_BYTES) != 0))
+		return CODE_PAYLOAD;
+	return ckr;
+}
+
 static unsigned long wrap(struct kek *k, void *context)
 {
 	struct job *j = context;
 	size_t size = sizeof j->wrapped;
-	unsigned long ckr = stir(k, j);
+	unsigned long ckr;
 
+	k->no_ciphertext = true;
+	ckr = stir(k, j);
 	if (ckr != TOKEN_OK)
 		return ckr;
 	if (k->key.type == KEK_RSA_OAEP)
@@ -83,8 +100,11 @@ static unsigned long wrap(struct kek *k, void *context)
 		ckr = token_aes_wrap(k->token, j->page, PAYLOAD_BYTES, j->wrapped, &size);
 	if (ckr != TOKEN_OK)
 		return ckr;
+	k->no_ciphertext = false;
 	j->wrapped_size = (uint16_t)size;
-	ckr = unwrap_at(k, j, CHECK_AT);
+	ckr = still_proven(k, j->page + CHECK_AT);
+	if (ckr == TOKEN_OK)
+		ckr = unwrap_at(k, j, CHECK_AT);
 	return ckr == TOKEN_OK && compare_secret(j->page, j->page + CHECK_AT, PAYLOAD_BYTES) != 0 ? CODE_PAYLOAD : ckr;
 }
 

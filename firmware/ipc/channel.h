@@ -9,7 +9,7 @@
 
 #include "message.h"
 
-enum { CHANNEL_FDS_MAX = 3 };
+enum { CHANNEL_FDS_MAX = 5 };
 
 struct channel {
 	int fd;
@@ -32,7 +32,7 @@ void channel_init(struct channel *c, int fd, enum process_role self, enum proces
 /* Fills type, size and nonce and clears the body. Every byte of a message that is sent was written on purpose. */
 void message_init(struct message *m, enum message_type type, uint64_t nonce);
 
-/* Sends one message with fds (count 0..3); never waits: a full socket is ERR_BUSY. 0, ERR_BUSY, ERR_IO (peer gone). */
+/* Sends one message with fds (count 0..5); never waits: a full socket is ERR_BUSY. 0, ERR_BUSY, ERR_IO (peer gone). */
 int channel_send(struct channel *c, const struct message *m, const int *fds, unsigned count);
 
 /* Receives one message without waiting. Returns 1 (one message), 0 (the peer closed), ERR_BUSY (nothing there now),

@@ -37,6 +37,8 @@ struct field {
 #define CAUSE(s, f)          BYTE(s, f, 0, MESSAGE_GATE_CAUSES - 1)
 #define BYTES_OF(s, f, a)    { .kind = FIELD_SIZE, .offset = AT(s, f), .high = SIZE_OF(s, a) }
 #define ERROR(s, f)          { .kind = FIELD_ERROR, .offset = AT(s, f) }
+#define JOB_OPTIONS(s)                                                                                                           \
+	BOOL(s, options.accept_loss), BOOL(s, options.repair), BOOL(s, options.output), BOOL(s, options.map), BOOL(s, options.input)
 
 static const struct field hello_fields[] = { TEXT(msg_hello, version) };
 
@@ -80,8 +82,7 @@ static const struct field dp_create_fields[] = {
 };
 static const struct field dp_job_fields[] = {
 	NAME(msg_dp_job, volume.name), BOOL(msg_dp_job, volume.read_only), BOOL(msg_dp_job, volume.assume_4k),
-	TEXT(msg_dp_job, volume.kernel), BYTE(msg_dp_job, verb, JOB_CHECK, JOB_VERB_COUNT - 1), BOOL(msg_dp_job, accept_loss),
-	BOOL(msg_dp_job, repair),
+	TEXT(msg_dp_job, volume.kernel), BYTE(msg_dp_job, verb, JOB_CHECK, JOB_VERB_COUNT - 1), JOB_OPTIONS(msg_dp_job),
 };
 static const struct field dp_lock_fields[] = { CAUSE(msg_dp_lock, cause) };
 static const struct field dp_ready_fields[] = {
@@ -135,8 +136,7 @@ static const struct field con_reply_fields[] = {
 };
 
 static const struct field con_job_fields[] = {
-	BYTE(msg_con_job, verb, JOB_CHECK, JOB_VERB_COUNT - 1), BOOL(msg_con_job, accept_loss), BOOL(msg_con_job, repair),
-	NAME(msg_con_job, volume),
+	BYTE(msg_con_job, verb, JOB_CHECK, JOB_VERB_COUNT - 1), JOB_OPTIONS(msg_con_job), NAME(msg_con_job, volume),
 };
 static const struct field con_job_done_fields[] = { ERROR(msg_con_job_done, error), TEXT(msg_con_job_done, text) };
 
@@ -168,7 +168,7 @@ static const struct full_row message_rows[MSG_TYPE_COUNT] = {
 
 	[MSG_DP_ATTACH]     = { ROW("DP_ATTACH", msg_dp_attach, 1, 1, ROLE_SUPERVISOR, ROLE_DATAPLANE), FIELDS(dp_attach_fields) },
 	[MSG_DP_CREATE]     = { ROW("DP_CREATE", msg_dp_create, 1, 1, ROLE_SUPERVISOR, ROLE_DATAPLANE), FIELDS(dp_create_fields) },
-	[MSG_DP_JOB]        = { ROW("DP_JOB", msg_dp_job, 2, 3, ROLE_SUPERVISOR, ROLE_DATAPLANE), FIELDS(dp_job_fields) },
+	[MSG_DP_JOB]        = { ROW("DP_JOB", msg_dp_job, 2, 5, ROLE_SUPERVISOR, ROLE_DATAPLANE), FIELDS(dp_job_fields) },
 	[MSG_DP_TICKET]     = { ROW("DP_TICKET", msg_dp_ticket, 1, 1, ROLE_SUPERVISOR, ROLE_DATAPLANE) },
 	[MSG_DP_DEADLINES]  = { ROW("DP_DEADLINES", msg_dp_deadlines, 0, 0, ROLE_SUPERVISOR, ROLE_DATAPLANE) },
 	[MSG_DP_LOCK]       = { ROW("DP_LOCK", msg_dp_lock, 0, 0, ROLE_SUPERVISOR, ROLE_DATAPLANE), FIELDS(dp_lock_fields) },
@@ -193,7 +193,7 @@ static const struct full_row message_rows[MSG_TYPE_COUNT] = {
 
 	[MSG_CON_REQUEST]   = { ROW("CON_REQUEST", msg_con_request, 0, 0, ROLE_CONSOLE, ROLE_SUPERVISOR), FIELDS(con_request_fields) },
 	[MSG_CON_REPLY]     = { ROW("CON_REPLY", msg_con_reply, 0, 0, ROLE_SUPERVISOR, ROLE_CONSOLE), FIELDS(con_reply_fields) },
-	[MSG_CON_JOB]       = { ROW("CON_JOB", msg_con_job, 1, 2, ROLE_CONSOLE, ROLE_SUPERVISOR), FIELDS(con_job_fields) },
+	[MSG_CON_JOB]       = { ROW("CON_JOB", msg_con_job, 1, 4, ROLE_CONSOLE, ROLE_SUPERVISOR), FIELDS(con_job_fields) },
 	[MSG_CON_JOB_DONE]  = { ROW("CON_JOB_DONE", msg_con_job_done, 0, 0, ROLE_SUPERVISOR, ROLE_CONSOLE), FIELDS(con_job_done_fields) },
 };
 

@@ -53,7 +53,7 @@ enum message_type {
 	/* supervisor -> dataplane */
 	MSG_DP_ATTACH,    /* + fd of the backing store (1) */
 	MSG_DP_CREATE,    /* + fd of the backing store (1); one-shot creator */
-	MSG_DP_JOB,       /* + fds: backing store, the client's pipe for lines, its output or input (2 or 3); one-shot job */
+	MSG_DP_JOB,       /* + fds: backing store, then those of MSG_CON_JOB (2..5); one-shot job */
 	MSG_DP_TICKET,    /* + fd of the channel to the one-shot hsm (1) */
 	MSG_DP_DEADLINES, /* heartbeat and proof; every message counts as a heartbeat */
 	MSG_DP_LOCK,
@@ -81,7 +81,7 @@ enum message_type {
 	/* local console (fallgate enroll, fallgate revoke --local) -> supervisor and back */
 	MSG_CON_REQUEST,
 	MSG_CON_REPLY,
-	MSG_CON_JOB, /* fallgate volume; + fds: the pipe for lines, the verb's output or input (1 or 2) */
+	MSG_CON_JOB, /* fallgate volume; + fds: the pipe for lines; output, map, input, as job_options says (1..4) */
 	MSG_CON_JOB_DONE,
 
 	MSG_TYPE_COUNT
@@ -228,12 +228,20 @@ struct msg_dp_create {
 /* What is done with a key to a volume that nobody serves. volume/offline.h says what each means; a test compares the names. */
 enum job_verb { JOB_CHECK = 1, JOB_SCRUB, JOB_DUMP, JOB_REPAIR_LOG, JOB_SALVAGE, JOB_HEADER_RESTORE, JOB_VERB_COUNT };
 
+/* As in offline_options; and which descriptors come with the message, in this order. */
+struct job_options {
+	uint64_t dump_at;
+	bool accept_loss;
+	bool repair;
+	bool output;
+	bool map;
+	bool input;
+};
+
 struct msg_dp_job {
 	struct msg_dp_attach volume;
-	uint8_t verb;     /* enum job_verb */
-	bool accept_loss;
-	bool repair;      /* scrub */
-	uint64_t dump_at; /* dump: UINT64_MAX = the whole layout, else a sector's number */
+	struct job_options options;
+	uint8_t verb; /* enum job_verb */
 };
 
 struct msg_dp_ticket {
@@ -419,10 +427,8 @@ struct msg_con_reply {
 };
 
 struct msg_con_job {
+	struct job_options options;
 	uint8_t verb; /* enum job_verb */
-	bool accept_loss;
-	bool repair;
-	uint64_t dump_at;
 	char volume[NAME_MAX_BYTES];
 };
 

@@ -23,7 +23,7 @@ struct opening {
 	void *context;
 	int event_fd;
 	struct watch watch;
-	bool create;
+	enum opening_kind kind;
 	bool finished, abandoned; /* under the lock; who sets the second of the two cleans up */
 	int fd;
 	bool created;
@@ -32,7 +32,7 @@ struct opening {
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
-enum { HOW = O_RDWR | O_CLOEXEC | O_NOCTTY | O_NONBLOCK };
+enum { HOW = O_CLOEXEC | O_NOCTTY | O_NONBLOCK };
 
 static int say(char text[static TEXT_MAX_BYTES], int error, const struct volume_config *c, const char *why)
 {
@@ -48,25 +48,25 @@ static bool trusted_link(const char *path)
 	return lstat(path, &st) == 0 && S_ISLNK(st.st_mode) && (st.st_uid == 0 || st.st_uid == geteuid());
 }
 
-static int open_existing(const char *path)
+static int open_existing(const char *path, int mode)
 {
-	int fd = open(path, HOW | O_NOFOLLOW);
+	int fd = open(path, HOW | mode | O_NOFOLLOW);
 
 	if (fd < 0 && errno == ELOOP && trusted_link(path))
-		fd = open(path, HOW);
+		fd = open(path, HOW | mode);
 	return fd;
 }
 
-int backing_open(const struct volume_config *c, bool create, bool *created, char text[static TEXT_MAX_BYTES])
+int backing_open(const struct volume_config *c, enum opening_kind kind, bool *created, char text[static TEXT_MAX_BYTES])
 {
 	struct stat st;
-	int fd = open_existing(c->backing);
+	int fd = open_existing(c->backing, kind == OPENING_READ ? O_RDONLY : O_RDWR);
 
 	*created = false;
-	if (fd < 0 && errno == ENOENT && create) {
+	if (fd < 0 && errno == ENOENT && kind == OPENING_CREATE) {
 		if (c->size == 0)
 			return say(text, ERR_CONFIG, c, "there is no such file or device; for a new file give a size");
-		fd = open(c->backing, HOW | O_CREAT | O_EXCL | O_NOFOLLOW, 0600);
+		fd = open(c->backing, HOW | O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, 0600);
 		*created = fd >= 0;
 	}
 	if (fd < 0 && errno == ELOOP)
@@ -96,7 +96,7 @@ static void *open_slowly(void *context)
 	struct opening *o = context;
 	bool abandoned;
 
-	o->fd = backing_open(&o->config, o->create, &o->created, o->text);
+	o->fd = backing_open(&o->config, o->kind, &o->created, o->text);
 	pthread_mutex_lock(&lock);
 	o->finished = true;
 	abandoned = o->abandoned;
@@ -138,7 +138,7 @@ static int start_thread(struct opening *o)
 	return r == 0 ? 0 : ERR_NOMEM;
 }
 
-int opening_start(struct opening **out, struct agent *a, const struct volume_config *c, bool create, opening_done *done,
+int opening_start(struct opening **out, struct agent *a, const struct volume_config *c, enum opening_kind kind, opening_done *done,
 		  void *context)
 {
 	struct opening *o = calloc(1, sizeof *o);
@@ -148,7 +148,7 @@ int opening_start(struct opening **out, struct agent *a, const struct volume_con
 		return ERR_NOMEM;
 	o->loop = &a->loop;
 	o->config = *c;
-	o->create = create;
+	o->kind = kind;
 	o->done = done;
 	o->context = context;
 	o->fd = -1;

@@ -179,7 +179,7 @@ static int receive_one(struct child *c)
 {
 	struct message m;
 	struct channel_peer sender;
-	int fds[CHANNEL_FDS_MAX] = { -1, -1, -1 };
+	int fds[CHANNEL_FDS_MAX] = { -1, -1, -1, -1, -1 };
 	unsigned count = 0;
 	int r = channel_receive(&c->channel, &m, fds, &count, &sender);
 

@@ -519,7 +519,7 @@ static bool v_cache(struct reader *r, const char *key, const char *v)
 
 static bool v_kernel(struct reader *r, const char *key, const char *v)
 {
-	static const char *const words[] = { "auto", "portable", "aesni", "vaes256", "vaes512", "armv8", NULL };
+	static const char *const words[] = { "auto", "portable", "aesni_sse", "aesni", "vaes256", "vaes512", "armv8", NULL };
 	unsigned which = 0;
 
 	if (!take_choice(r, key, v, words, &which))

@@ -17,17 +17,19 @@
 #include "base/log.h"
 #include "credentials.h"
 #include "ipc/channel.h"
+#include "job.h"
 #include "kek.h"
 #include "manage.h"
 #include "permit.h"
 #include "volume.h"
 
-enum { CONNECTIONS_MAX = 8 };
+enum { CONNECTIONS_MAX = JOBS_MAX + 8 };
 
 struct connection {
 	struct console *console;
 	struct channel channel;
 	struct watch watch;
+	enum stage stage; /* TALKING or JOB */
 	char identity[IDENTITY_MAX_BYTES];
 };
 
@@ -42,6 +44,7 @@ struct console {
 static void hang_up(struct connection *c)
 {
 	manage_forget(c->console->agent, c);
+	job_client_gone(c->console->agent, c, false);
 	loop_unwatch(&c->console->agent->loop, &c->watch);
 	channel_close(&c->channel);
 	c->channel.fd = -1;
@@ -129,9 +132,9 @@ static void status(struct connection *c, const struct message *q)
 		const struct volume *v = a->volumes[i];
 		bool why = v->gate.cause != CAUSE_NONE;
 
-		snprintf(text + strlen(text), sizeof text - strlen(text), "%s%s %s%s%s%s", i ? "; " : "", v->config.name,
+		snprintf(text + strlen(text), sizeof text - strlen(text), "%s%s %s%s%s%s%s", i ? "; " : "", v->config.name,
 			 gate_state_name(v->gate.state), why ? "(" : "", why ? gate_cause_name(v->gate.cause) : "",
-			 why ? ")" : "");
+			 why ? ")" : "", v->job != NULL ? " (a job is under way)" : "");
 	}
 	if (a->volume_count == 0)
 		snprintf(text, sizeof text, "no volumes");
@@ -146,6 +149,46 @@ static void stop(struct connection *c, const struct message *q)
 	message_init(&m, MSG_CON_REPLY, q->nonce);
 	reply(c, &m, q->nonce, 0, "stopping: every volume is locked and drained first");
 	agent_stop(c->console->agent);
+}
+
+/* It wants nothing more but the answer: one who stopped talking is hung up on. */
+static void job_answered(void *context, uint64_t nonce, const struct msg_con_job_done *d)
+{
+	struct connection *c = context;
+	struct message m;
+
+	message_init(&m, MSG_CON_JOB_DONE, nonce);
+	m.body.con_job_done = *d;
+	c->stage = STAGE_TALKING;
+	if (channel_send(&c->channel, &m, NULL, 0) != 0 || c->watch.fd < 0)
+		hang_up(c);
+}
+
+static void begin_job(struct connection *c, const struct message *q, int *fds, unsigned count)
+{
+	const struct job_request request = { .order = &q->body.con_job,
+					     .identity = c->identity,
+					     .nonce = q->nonce,
+					     .fds = fds,
+					     .count = count,
+					     .context = c };
+	struct msg_con_job_done refused = { 0 };
+
+	c->stage = STAGE_JOB;
+	refused.error = job_begin(c->console->agent, &request, job_answered, refused.text);
+	if (refused.error != 0)
+		job_answered(c, q->nonce, &refused);
+}
+
+/* The end of what it says. A job is ended, and its end is still told: the other half of the connection may be open. */
+static void no_more_requests(struct connection *c)
+{
+	if (c->stage != STAGE_JOB) {
+		hang_up(c);
+		return;
+	}
+	loop_unwatch(&c->console->agent->loop, &c->watch);
+	job_client_gone(c->console->agent, c, true);
 }
 
 static void take_request(struct connection *c, const struct message *q)
@@ -181,15 +224,21 @@ static void connection_ready(void *context)
 
 	if (r == ERR_BUSY)
 		return;
-	if (r == 1 && permit_allows(PEER_CONSOLE, STAGE_TALKING, m.type)) {
-		take_request(c, &m);
+	if (r == 1 && permit_allows(PEER_CONSOLE, c->stage, m.type)) {
+		if (m.type == MSG_CON_JOB)
+			begin_job(c, &m, fds, count);
+		else
+			take_request(c, &m);
+	} else if (r == 0) {
+		no_more_requests(c);
 	} else {
-		if (r == ERR_PROTOCOL)
+		if (r == ERR_PROTOCOL || r == 1)
 			log_error("console: %s sent what is no request; hung up", c->identity);
 		hang_up(c);
 	}
 	for (unsigned i = 0; i < count; i++)
-		close(fds[i]);
+		if (fds[i] >= 0)
+			close(fds[i]);
 	explicit_bzero(&m, sizeof m);
 }
 
@@ -218,6 +267,7 @@ static void listener_ready(void *context)
 		return;
 	}
 	channel_init(&n->channel, fd, ROLE_SUPERVISOR, ROLE_CONSOLE);
+	n->stage = STAGE_TALKING;
 	snprintf(n->identity, sizeof n->identity, "console:uid=%u", (unsigned)who.uid);
 	if (loop_watch(&c->agent->loop, &n->watch, fd, connection_ready, n) != 0) {
 		channel_close(&n->channel);

@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "challenge.h"
 #include "hal/entropy.h"
+#include "job.h"
 #include "kek.h"
 #include "manage.h"
 #include "volume.h"
@@ -441,6 +442,8 @@ static int refuse_early(struct agent *a, const struct msg_mg_request *request, s
 		snprintf(text, TEXT_MAX_BYTES, "volume %s is there already; force destroys what is on it", request->volume);
 		return ERR_EXISTS;
 	}
+	if (v != NULL && job_on(v, text))
+		return ERR_BUSY;
 	if (v != NULL && (v->gate.state != GATE_LOCKED || volume_busy(v))) {
 		snprintf(text, TEXT_MAX_BYTES, "volume %s is attached; detach it first", request->volume);
 		return ERR_STATE;
@@ -501,7 +504,7 @@ int creation_begin(struct agent *a, const struct msg_mg_request *request, char t
 	timer_init(&c->again, try_again, c);
 	timer_arm(&a->loop, &c->deadline, boot_now() + DEADLINE_S * SEC_NS);
 	a->creation = c;
-	if (opening_start(&c->opening, a, &config, true, backing_opened, c) != 0)
+	if (opening_start(&c->opening, a, &config, OPENING_CREATE, backing_opened, c) != 0)
 		fail(c, ERR_NOMEM, "its backing store cannot be opened; see the log");
 	return 0;
 }

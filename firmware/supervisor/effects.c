@@ -165,7 +165,7 @@ static void purge_caches(struct volume *v, const struct step_context *s)
 {
 	char text[TEXT_MAX_BYTES];
 	bool created;
-	int fd = backing_open(&v->config, false, &created, text);
+	int fd = backing_open(&v->config, OPENING_WRITE, &created, text);
 
 	(void)s;
 	if (fd < 0)

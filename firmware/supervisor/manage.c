@@ -285,11 +285,12 @@ static int do_attach(struct agent *a, const struct msg_mg_request *q, struct vol
 static int do_detach(struct agent *a, const struct msg_mg_request *q, struct volume *v, char *text)
 {
 	(void)a;
-	if (v->gate.state == GATE_LOCKED) {
+	if (v->gate.state == GATE_LOCKED && v->job == NULL) {
 		snprintf(text, TEXT_MAX_BYTES, "volume %s is not attached", v->config.name);
 		return ERR_STATE;
 	}
-	v->attach_wanted = false;
+	if (v->job == NULL)
+		v->attach_wanted = false;
 	volume_feed(v, EV_DETACH, CAUSE_NONE, q->identity, "");
 	return 0;
 }

@@ -32,10 +32,16 @@ static const struct permit permits[] = {
 	{ PEER_CREATOR,   MSG_HELLO,       IN(NEW) },
 	{ PEER_CREATOR,   MSG_DP_CREATED,  IN(CREATING) },
 
+	{ PEER_JOB,       MSG_HELLO,       IN(NEW) },
+	{ PEER_JOB,       MSG_DP_READY,    IN(ATTACHING) },
+	{ PEER_JOB,       MSG_DP_WIPED,    IN(UNLOCKING) | IN(SERVING) | IN(LOCKING) },
+	{ PEER_JOB,       MSG_DP_JOB_DONE, IN(WIPED) },
+
 	{ PEER_MGMT,      MSG_HELLO,       IN(NEW) },
 	{ PEER_MGMT,      MSG_MG_REQUEST,  IN(TALKING) },
 
 	{ PEER_CONSOLE,   MSG_CON_REQUEST, IN(TALKING) },
+	{ PEER_CONSOLE,   MSG_CON_JOB,     IN(TALKING) },
 };
 
 static const char *const names[STAGE_COUNT] = {
@@ -44,7 +50,7 @@ static const char *const names[STAGE_COUNT] = {
 	[STAGE_ATTACHING] = "attaching", [STAGE_REFUSED] = "refused",   [STAGE_KEYLESS]   = "keyless",
 	[STAGE_UNLOCKING] = "unlocking", [STAGE_SERVING] = "serving",   [STAGE_LOCKING]   = "locking",
 	[STAGE_WIPED]    = "wiped",    [STAGE_DRAINED]   = "drained",   [STAGE_CREATING]  = "creating",
-	[STAGE_TALKING]  = "talking",
+	[STAGE_TALKING]  = "talking",  [STAGE_JOB]       = "job",
 };
 /* clang-format on */
 

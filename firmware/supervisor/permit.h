@@ -25,10 +25,11 @@ enum stage {
 	STAGE_DRAINED,   /* dataplane: said so; nothing more is to come */
 	STAGE_CREATING,  /* creator: DP_CREATE and DP_TICKET sent */
 	STAGE_TALKING,   /* mgmt, console */
+	STAGE_JOB,       /* console: its job is under way; it listens */
 	STAGE_COUNT
 };
 
-enum peer { PEER_HSM, PEER_DATAPLANE, PEER_CREATOR, PEER_MGMT, PEER_CONSOLE, PEER_COUNT };
+enum peer { PEER_HSM, PEER_DATAPLANE, PEER_CREATOR, PEER_JOB, PEER_MGMT, PEER_CONSOLE, PEER_COUNT };
 
 bool permit_allows(enum peer peer, enum stage stage, enum message_type type);
 

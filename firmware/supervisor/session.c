@@ -47,6 +47,11 @@ static void deadline_passed(void *context)
 		child_kill(&s->child, NULL); /* it did not log out in time */
 		return;
 	}
+	if (stage == STAGE_SPENT) {
+		log_warning("the one-shot hsm process of KEK %s has answered and does not end: its module hangs in C_Finalize",
+			    kek_config(s->kek)->name);
+		child_kill(&s->child, NULL);
+	}
 	if (!s->asked)
 		return;
 	snprintf(text, sizeof text, "the HSM of KEK %s did not answer within %llu ms (%s)", kek_config(s->kek)->name,
@@ -112,7 +117,8 @@ static void take_verdict(struct session *s, const struct message *m, enum stage 
 		kek_pin_refused(s->kek);
 	if (stage == STAGE_TICKET) {
 		judge_ticket(&j, &s->verdict);
-		s->child.stage = STAGE_SPENT;
+		s->child.stage = STAGE_SPENT; /* and now it ends, or is ended */
+		timer_arm(&s->agent->loop, &s->deadline, boot_now() + CLOSE_MS * MS_NS);
 	} else if (s->pins != NULL) {
 		judge_probe(&j, s->pins, s->challenge, &s->verdict, time(NULL));
 		s->probes += j.proof == PROOF_GOOD;
@@ -143,7 +149,7 @@ static void on_message(void *owner, struct child *c, const struct message *m, in
 static void on_death(void *owner, struct child *c, int status)
 {
 	struct session *s = owner;
-	bool good = c->stage == STAGE_SPENT && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+	bool good = c->stage == STAGE_SPENT; /* it has answered and is gone: how a module's C_Finalize ends is all one */
 	char text[TEXT_MAX_BYTES];
 
 	timer_disarm(&s->agent->loop, &s->deadline);
@@ -152,6 +158,11 @@ static void on_death(void *owner, struct child *c, int status)
 		s->events->ended(s->owner, s, false);
 		return;
 	}
+	if (good && !(WIFEXITED(status) && WEXITSTATUS(status) == 0))
+		log_warning(
+			"the one-shot hsm process of KEK %s ended badly after its answer (%s %d): its module fails in C_Finalize",
+			kek_config(s->kek)->name, WIFSIGNALED(status) ? "signal" : "exit code",
+			WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
 	if (s->asked || c->stage == STAGE_NEW) {
 		snprintf(text, sizeof text, "the hsm process of KEK %s ended without an answer (%s %d)", kek_config(s->kek)->name,
 			 WIFSIGNALED(status) ? "signal" : "exit code",

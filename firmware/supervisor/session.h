@@ -15,7 +15,7 @@ enum session_step { SESSION_OPENED, SESSION_PROBED, SESSION_TICKET };
 
 struct session_events {
 	void (*result)(void *owner, struct session *s, enum session_step step, const struct judgement *j);
-	/* the process is reaped and no question was open; good: it had answered its ticket and exited 0 */
+	/* the process is reaped and no question was open; good: it had answered its ticket */
 	void (*ended)(void *owner, struct session *s, bool good);
 };
 

@@ -10,6 +10,7 @@
 #include "agent.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "job.h"
 #include "kek.h"
 #include "manage.h"
 
@@ -75,6 +76,7 @@ static void step(struct volume *v, enum gate_event event, enum gate_cause cause)
 	struct gate before = v->gate;
 	struct gate_step s = revocation_step(&before, event, cause);
 
+	job_gate_event(v, event); /* before anything is written */
 	v->gate = s.next;
 	note_transition(v, &before);
 	effects_run(v, s.actions, &before, event);
@@ -132,6 +134,7 @@ void volume_proof(struct volume *v, bool fresh, const struct judgement *j)
 		{ [PROOF_GOOD] = EV_FRESH_GOOD, [PROOF_REFUSED] = EV_FRESH_REFUSED, [PROOF_AMBIGUOUS] = EV_FRESH_AMBIGUOUS },
 	};
 
+	job_proof(v, fresh, j);
 	if (!v->kek_used || (v->gate.state == GATE_UNLOCKING && j->proof == PROOF_AMBIGUOUS))
 		return; /* the unlock has its own fresh process */
 	if (v->gate.state == GATE_INACCESSIBLE && j->proof == PROOF_GOOD && (!v->dataplane_ready || boot_now() < v->retry_at_ns))
@@ -162,7 +165,7 @@ int volume_attachable(const struct volume *v, char text[static TEXT_MAX_BYTES])
 			 v->config.name);
 		return ERR_CONFIG;
 	}
-	return 0;
+	return job_on(v, text) ? ERR_BUSY : 0;
 }
 
 /* ---- records and ledger ---- */
@@ -331,12 +334,25 @@ void volume_stop_dataplane(struct volume *v)
 	timer_arm(&v->agent->loop, &v->reap_deadline, boot_now() + KEYLESS_END_MS * MS_NS);
 }
 
+void volume_pins(const struct volume *v, struct msg_dp_attach *out)
+{
+	strcpy(out->name, v->config.name);
+	memcpy(out->uuid, v->record.uuid, sizeof out->uuid);
+	memcpy(out->kcv, v->record.kcv, sizeof out->kcv);
+	memcpy(out->fingerprint, v->record.fingerprint, sizeof out->fingerprint);
+	out->gen_no = v->record.gen_no;
+	out->size = v->record.size;
+	out->read_only = v->config.read_only;
+	out->assume_4k = v->config.assume_4k;
+	out->cache_mib = v->config.cache_mib;
+	strcpy(out->kernel, v->config.kernel);
+}
+
 /* The one that asked may be gone by now, and its successor not heard yet: that one asks again. */
 static void backing_opened(void *context, int fd, bool created, const char *text)
 {
 	struct volume *v = context;
 	struct message m;
-	struct msg_dp_attach *at = &m.body.dp_attach;
 	int r;
 
 	(void)created;
@@ -353,16 +369,7 @@ static void backing_opened(void *context, int fd, bool created, const char *text
 		return;
 	}
 	message_init(&m, MSG_DP_ATTACH, v->gate.seq);
-	strcpy(at->name, v->config.name);
-	memcpy(at->uuid, v->record.uuid, sizeof at->uuid);
-	memcpy(at->kcv, v->record.kcv, sizeof at->kcv);
-	memcpy(at->fingerprint, v->record.fingerprint, sizeof at->fingerprint);
-	at->gen_no = v->record.gen_no;
-	at->size = v->record.size;
-	at->read_only = v->config.read_only;
-	at->assume_4k = v->config.assume_4k;
-	at->cache_mib = v->config.cache_mib;
-	strcpy(at->kernel, v->config.kernel);
+	volume_pins(v, &m.body.dp_attach);
 	r = child_send(&v->dataplane, &m, &fd, 1);
 	close(fd);
 	if (r == 0)
@@ -375,7 +382,7 @@ static void on_hello(void *owner, struct child *c)
 {
 	struct volume *v = owner;
 
-	if (v->opening != NULL || opening_start(&v->opening, v->agent, &v->config, false, backing_opened, v) == 0)
+	if (v->opening != NULL || opening_start(&v->opening, v->agent, &v->config, OPENING_WRITE, backing_opened, v) == 0)
 		return;
 	child_kill(c, NULL);
 	v->restarts = v->restarts < 6 ? v->restarts + 1 : 6;
@@ -655,6 +662,7 @@ void volume_destroy(struct volume *v)
 	struct timer *timers[] = { &v->restart,       &v->outage_over, &v->wipe_deadline,
 				   &v->reap_deadline, &v->tick,        &v->ready_deadline };
 
+	job_destroy(v);
 	unlock_cancel(v);
 	opening_abandon(v->opening);
 	child_kill_and_reap(&v->dataplane);
@@ -679,7 +687,7 @@ struct kek *volume_kek(const struct volume *v)
 
 bool volume_busy(const struct volume *v)
 {
-	return v->dataplane.alive || v->unlock.child.alive;
+	return v->dataplane.alive || v->unlock.child.alive || v->job != NULL;
 }
 
 void volume_status(const struct volume *v, struct msg_mg_volume *out)

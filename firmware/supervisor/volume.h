@@ -11,6 +11,7 @@
 #include "session.h"
 
 struct agent;
+struct job;
 
 enum { EVENT_QUEUE = 16, TICK_MS = 500 };
 
@@ -59,6 +60,8 @@ struct volume {
 	enum gate_cause held_cause;
 	struct timer unlock_begin;
 
+	struct job *job; /* done to it while nobody serves it; NULL: none */
+
 	struct timer unlock_deadline, outage_over, wipe_deadline, reap_deadline, tick;
 
 	/* for status and ledger */
@@ -98,7 +101,10 @@ void volume_gate_written(struct volume *v, uint64_t seq, int error);
 /* A line of the ledger about this volume. */
 void volume_audit(struct volume *v, const char *event, enum gate_state from, const char *text);
 
-bool volume_busy(const struct volume *v); /* a process of it is alive */
+bool volume_busy(const struct volume *v); /* a process of it is alive, or a job is under way */
+
+/* What a dataplane has to hold a header against, and how it is to open the volume. */
+void volume_pins(const struct volume *v, struct msg_dp_attach *out);
 
 void volume_status(const struct volume *v, struct msg_mg_volume *out);
 
@@ -128,7 +134,8 @@ int export_listen(const struct volume *v); /* the listening descriptor, or ERR_*
 void export_unlisten(struct volume *v);
 void export_uri(const struct volume *v, char *out, size_t size);
 
-/* backing.c: O_RDWR; a symbolic link is followed only if root or this user owns it. create: a file that is not there is made. */
+/* backing.c: a symbolic link is followed only if root or this user owns it. */
+enum opening_kind { OPENING_READ, OPENING_WRITE, OPENING_CREATE }; /* CREATE: as WRITE; a file that is not there is made */
 struct opening;
 
 /* fd: the store, the receiver's from now on; or ERR_*, and text says why. created: it was made. */
@@ -136,11 +143,11 @@ typedef void opening_done(void *context, int fd, bool created, const char *text)
 
 /* Never waits: a store that hangs in its open is the volume's trouble, not the agent's. done is called from the loop, once. 0 or
  * ERR_*. */
-int opening_start(struct opening **out, struct agent *a, const struct volume_config *c, bool create, opening_done *done,
+int opening_start(struct opening **out, struct agent *a, const struct volume_config *c, enum opening_kind kind, opening_done *done,
 		  void *context);
 void opening_abandon(struct opening *o); /* done is not called any more; what was opened or made is closed and removed */
 
 /* The same at once. */
-int backing_open(const struct volume_config *c, bool create, bool *created, char text[static TEXT_MAX_BYTES]);
+int backing_open(const struct volume_config *c, enum opening_kind kind, bool *created, char text[static TEXT_MAX_BYTES]);
 
 #endif

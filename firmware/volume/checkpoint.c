@@ -320,12 +320,12 @@ static int drain(struct volume *v)
 
 	if (v->lock_result < 0 || atomic_load(&v->failstop))
 		return ERR_FAILSTOP;
-	round.parcels = held_take(&v->held);
-	round.extents = held_collect(&v->held, round.parcels, false, v->extents);
+	round.held = held_take(&v->held);
+	round.first = held_by_place(&v->held, round.held, false);
 	pthread_mutex_unlock(&v->tree.lock);
 	r = engine_write_log(v, &v->log.last);
 	if (r == 0)
-		r = engine_write_extents(v, v->extents, round.extents);
+		r = engine_write_held(v, round.first);
 	if (r == 0)
 		r = engine_sync(v);
 	pthread_mutex_lock(&v->tree.lock);

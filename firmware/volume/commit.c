@@ -78,9 +78,8 @@ int engine_log_init(struct volume *v, size_t held_sectors, uint64_t entries_max)
 	l->reserve = 3 * node_blocks + 1 > l->blocks * 3 / 8 ? 3 * node_blocks + 1 : l->blocks * 3 / 8;
 	l->group = calloc(l->room, sizeof l->group[0]);
 	l->nodes = calloc(v->tree.dirty_max, sizeof l->nodes[0]);
-	v->extents = calloc(held_sectors + v->piece_max, sizeof v->extents[0]);
-	v->staging = aligned_alloc(SECTOR_BYTES, (size_t)IO_SECTORS * SECTOR_BYTES);
-	if (l->group == NULL || l->nodes == NULL || v->extents == NULL || v->staging == NULL)
+	v->parts = calloc(IO_SECTORS, sizeof v->parts[0]);
+	if (l->group == NULL || l->nodes == NULL || v->parts == NULL)
 		return ERR_NOMEM;
 	r = held_init(&v->held, held_sectors);
 	if (r == 0)
@@ -96,21 +95,13 @@ void engine_log_destroy(struct volume *v)
 {
 	struct log *l = &v->log;
 
-	while (v->stuck != NULL) {
-		struct parcel *p = v->stuck;
-
-		v->stuck = p->next;
-		parcel_free(p);
-	}
-	if (v->held.cells != NULL)
-		held_destroy(&v->held);
+	held_destroy(&v->held);
 	free(l->group);
 	free(l->nodes);
 	free(l->out.blocks);
 	free(l->last.blocks);
 	free(l->node_out.blocks);
-	free(v->extents);
-	free(v->staging);
+	free(v->parts);
 }
 
 bool engine_due(const struct volume *v)
@@ -309,63 +300,56 @@ int engine_write_log(struct volume *v, struct sealed_log *log)
 	return write_blocks(v, log, 0, log->count);
 }
 
-static int write_at(struct volume *v, const uint8_t *bytes, size_t count, uint64_t lba)
+static int write_parts(struct block *dev, const struct block_part *parts, unsigned count, uint64_t at)
 {
-	uint64_t at = geometry_offset(&v->header.geometry, 0, lba, 0);
-	int r = ERR_IO;
+	int r = 0;
 
-	for (int i = 0; i < DATA_TRIES && r < 0; i++)
-		r = v->dev->ops->write(v->dev, bytes, count * SECTOR_BYTES, at);
+	if (dev->ops->write_parts != NULL && count > 1)
+		return dev->ops->write_parts(dev, parts, count, at);
+	for (unsigned i = 0; i < count && r == 0; at += parts[i++].size)
+		r = dev->ops->write(dev, parts[i].bytes, parts[i].size, at);
 	return r;
 }
 
-static int by_place(const void *a, const void *b)
+/* Neighbours from s on, by place and then by memory. Returns the first that is not one of them. */
+static const struct held_sector *gather_parts(struct volume *v, const struct held_sector *s, unsigned *count)
 {
-	const struct extent *x = a, *y = b;
+	struct block_part *part = v->parts;
+	const uint64_t first = s->lba;
+	uint64_t next = first;
 
-	if (x->lba != y->lba)
-		return x->lba < y->lba ? -1 : 1;
-	return x->ctr < y->ctr ? 1 : -(x->ctr > y->ctr);
+	*part = (struct block_part){ s->bytes, 0 };
+	for (; s != NULL && s->lba == next && next - first < IO_SECTORS; s = s->after, next++) {
+		if (s->bytes != part->bytes + part->size)
+			*++part = (struct block_part){ s->bytes, 0 };
+		part->size += SECTOR_BYTES;
+	}
+	*count = (unsigned)(part - v->parts) + 1;
+	return s;
 }
 
-/* How many extents from the first on are neighbours and fit the staging buffer together. */
-static size_t neighbours(const struct extent *e, size_t count, size_t *sectors)
+int engine_write_held(struct volume *v, const struct held_sector *s)
 {
-	size_t n = 1;
+	while (s != NULL) {
+		uint64_t at = geometry_offset(&v->header.geometry, 0, s->lba, 0);
+		unsigned count;
+		int r = ERR_IO;
 
-	*sectors = e[0].count;
-	while (n < count && e[n].lba == e[0].lba + *sectors && *sectors + e[n].count <= IO_SECTORS)
-		*sectors += e[n++].count;
-	return n;
-}
-
-int engine_write_extents(struct volume *v, struct extent *e, size_t count)
-{
-	qsort(e, count, sizeof *e, by_place);
-	for (size_t i = 0, n; i < count; i += n) {
-		size_t sectors, at = 0;
-		const uint8_t *bytes = e[i].bytes;
-		int r;
-
-		n = neighbours(e + i, count - i, &sectors);
-		for (size_t k = 0; k < n && n > 1; k++) {
-			memcpy(v->staging + at, e[i + k].bytes, e[i + k].count * SECTOR_BYTES);
-			at += e[i + k].count * SECTOR_BYTES;
-			bytes = v->staging;
-		}
-		r = write_at(v, bytes, sectors, e[i].lba);
+		s = gather_parts(v, s, &count);
+		for (int i = 0; i < DATA_TRIES && r < 0; i++)
+			r = write_parts(v->dev, v->parts, count, at);
 		if (r < 0)
 			return r;
 	}
 	return 0;
 }
 
-static int mutant_write_round(struct volume *v, struct sealed_log *log, struct extent *e, size_t count)
+static int mutant_write_round(struct volume *v, struct sealed_log *log, const struct held_sector *first)
 {
 	int r = 0;
 
 	if (MUTANT(v, MUTANT_R1_DATA_BEFORE_LOG)) {
-		r = engine_write_extents(v, e, count);
+		r = engine_write_held(v, first);
 		return r == 0 ? engine_write_log(v, log) : r;
 	}
 	for (size_t i = 0; i < log->count; i++)
@@ -373,20 +357,20 @@ static int mutant_write_round(struct volume *v, struct sealed_log *log, struct e
 	for (size_t i = log->count; i-- > 0 && r == 0;) {
 		r = write_blocks(v, log, i, 1);
 		if (r == 0 && i + 1 == log->count)
-			r = engine_write_extents(v, e, count);
+			r = engine_write_held(v, first);
 	}
 	return r;
 }
 
 /* R1 and R2: the blocks, and only then what they name. */
-static int write_round(struct volume *v, struct sealed_log *log, struct extent *e, size_t count)
+static int write_round(struct volume *v, struct sealed_log *log, const struct held_sector *first)
 {
 	int r;
 
 	if (MUTANT(v, MUTANT_R1_DATA_BEFORE_LOG) || MUTANT(v, MUTANT_R2_NO_PREFIX))
-		return mutant_write_round(v, log, e, count);
+		return mutant_write_round(v, log, first);
 	r = engine_write_log(v, log);
-	return r < 0 ? r : engine_write_extents(v, e, count);
+	return r < 0 ? r : engine_write_held(v, first);
 }
 
 /* --- the commit -------------------------------------------------------------------------------------------------------- */
@@ -406,34 +390,30 @@ int round_close(struct volume *v, struct round *round)
 	}
 	if (r < 0)
 		return r;
-	round->parcels = held_take(&v->held);
-	round->extents = held_collect(&v->held, round->parcels, MUTANT(v, MUTANT_R3_OLD_AFTER_NEW), v->extents);
+	round->held = held_take(&v->held);
+	round->first = held_by_place(&v->held, round->held, MUTANT(v, MUTANT_R3_OLD_AFTER_NEW));
 	return 0;
 }
 
 int round_write(struct volume *v, struct round *round)
 {
-	return write_round(v, &v->log.out, v->extents, round->extents);
+	return write_round(v, &v->log.out, round->first);
 }
 
 void round_finish(struct volume *v, struct round *round, int result)
 {
+	/* What the device refused stays where reads find it. */
 	if (result < 0) {
-		struct parcel **end = &v->stuck;
-
-		while (*end != NULL)
-			end = &(*end)->next;
-		*end = round->parcels;
 		engine_fail(v, "writing the log or the data it names", result);
 		return;
 	}
-	held_release(&v->held, round->parcels);
+	held_release(&v->held, round->held);
 	v->log.written_blocks += v->log.out.count;
 	if (v->log.out.count > 0)
 		v->log.durable_seq = v->log.out.first_seq + v->log.out.count - 1;
 	v->log.out.count = 0;
 	v->log.written_ctr = round->last_ctr;
-	v->writes += round->extents > 0;
+	v->writes += round->first != NULL;
 }
 
 void engine_open_gate(struct volume *v)

@@ -19,17 +19,17 @@ enum {
 	EDGES = 2,                               /* the partial first and last sectors of a request */
 };
 
-/* One thread's working room for one piece of a request. Holds ciphertext; the edges hold plaintext and are wiped after use. */
+/* One thread's working room for one piece of a request: no data passes through it but that of sectors touched in part, which are
+ * wiped after use. */
 struct request {
 	struct request *next;
-	uint8_t *io; /* IO_SECTORS * 4096 */
+	uint8_t *spare; /* a sector that is read once more */
 	uint8_t *edge[EDGES];
-	union {
-		const uint8_t *in[IO_SECTORS];
-		uint8_t *out[IO_SECTORS];
-	};
+	const uint8_t *in[IO_SECTORS];
+	uint8_t *out[IO_SECTORS];
+	struct held_sector *cells[IO_SECTORS]; /* a write's: where its ciphertext goes */
 	struct slot slots[IO_SECTORS];
-	bool held[IO_SECTORS]; /* io has this sector's ciphertext already */
+	bool held[IO_SECTORS]; /* out has this sector's ciphertext already */
 	bool good[IO_SECTORS];
 	struct node *leaves[LEAVES_PER_IO];
 	unsigned leaf_count;
@@ -89,12 +89,10 @@ struct volume {
 	struct root root; /* as last sealed */
 	struct log log;
 	struct held held;
-	struct parcel *stuck;   /* the device refused them: kept for reading until the end */
-	struct extent *extents; /* the committer's */
-	uint8_t *staging;       /* the committer's: neighbours become one write */
-	unsigned sealing;       /* pieces that have places in the group and are not in them yet */
-	bool gate;              /* the group is being closed: no new places */
-	bool committing;        /* one thread at a time writes log blocks and the data they name */
+	struct block_part *parts; /* the committer's: IO_SECTORS of them, neighbours become one write */
+	unsigned sealing;         /* pieces that have places in the group and are not in them yet */
+	bool gate;                /* the group is being closed: no new places */
+	bool committing;          /* one thread at a time writes log blocks and the data they name */
 	bool checkpointing, flushing;
 	bool root_dirty;          /* the top slot changed without a dirty node */
 	uint64_t writes, flushed; /* rounds of in-place writes, and how many of them a flush has covered */
@@ -149,7 +147,7 @@ int engine_seal_entries(struct volume *v, struct sealed_log *out, const struct l
 
 /* Writing, without lock or key. */
 int engine_write_log(struct volume *v, struct sealed_log *log);
-int engine_write_extents(struct volume *v, struct extent *extents, size_t count);
+int engine_write_held(struct volume *v, const struct held_sector *first); /* in order of place */
 
 /* The only ways to durability: one after the other, and none after one that failed, for a device or kernel tells of a lost write
  * once, and to whoever asks first. */
@@ -157,10 +155,9 @@ int engine_sync(struct volume *v);
 int engine_write_durably(struct volume *v, const void *in, size_t size, uint64_t at);
 
 /* One round from group to place. With tree.lock and `committing` taken: closes the gate (the caller opens it), waits for seals
- * under way, seals the group, takes the parcels. */
+ * under way, seals the group, takes what is held. */
 struct round {
-	struct parcel *parcels;
-	size_t extents;
+	struct held_sector *held, *first; /* in order of acceptance; of place */
 	uint64_t last_ctr;
 };
 int round_close(struct volume *v, struct round *round);

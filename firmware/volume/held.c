@@ -1,12 +1,17 @@
-/* The table of held sectors. Cells are as many as sectors may be held, allocated at open: adding never fails. */
+/* The table of held sectors. Cells and their bytes are as many as sectors may be held, taken at open: nothing here fails or
+ * allocates later. Free cells are reused last in, first out: the bytes are still in the processor's cache. */
 #include "held.h"
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/error.h"
 
-enum { HELD_BLOCK = 4096 };
+enum {
+	HELD_BLOCK = 4096,
+	BINS = 40, /* more than any list can fill: bin b holds a merge of 2^b runs */
+};
 
 int held_init(struct held *h, size_t max_sectors)
 {
@@ -22,48 +27,50 @@ int held_init(struct held *h, size_t max_sectors)
 	h->cells = calloc(max_sectors, sizeof h->cells[0]);
 	if (h->buckets == NULL || h->cells == NULL)
 		return ERR_NOMEM;
-	for (size_t i = 0; i < max_sectors; i++) {
+	/* From the kernel, not the heap: a page is taken when it is first used. */
+	h->bytes = mmap(NULL, max_sectors * HELD_BLOCK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (h->bytes == MAP_FAILED) {
+		h->bytes = NULL;
+		return ERR_NOMEM;
+	}
+	for (size_t i = max_sectors; i-- > 0;) {
+		h->cells[i].bytes = h->bytes + i * HELD_BLOCK;
 		h->cells[i].next = h->free;
 		h->free = &h->cells[i];
 	}
 	return 0;
 }
 
-/* A parcel whose sectors were all overtaken is in no cell: the open list owns it. */
 void held_destroy(struct held *h)
 {
-	while (h->open != NULL) {
-		struct parcel *p = h->open;
-
-		h->open = p->next;
-		parcel_free(p);
-	}
+	if (h->bytes != NULL)
+		munmap(h->bytes, h->max * HELD_BLOCK);
 	free(h->buckets);
 	free(h->cells);
 	memset(h, 0, sizeof *h);
 }
 
-struct parcel *parcel_new(size_t count)
+static void give_back(struct held *h, struct held_sector *s)
 {
-	struct parcel *p = calloc(1, sizeof *p);
-
-	if (p == NULL)
-		return NULL;
-	p->count = count;
-	p->bytes = aligned_alloc(HELD_BLOCK, count * HELD_BLOCK);
-	if (p->bytes == NULL) {
-		free(p);
-		return NULL;
-	}
-	return p;
+	s->next = h->free;
+	h->free = s;
+	h->sectors--;
 }
 
-void parcel_free(struct parcel *p)
+void held_reserve(struct held *h, size_t count, struct held_sector **cells)
 {
-	if (p == NULL)
-		return;
-	free(p->bytes);
-	free(p);
+	for (size_t i = 0; i < count; i++) {
+		cells[i] = h->free;
+		h->free = h->free->next;
+	}
+	h->sectors += count;
+}
+
+/* In reverse: the next who reserves as many gets them in the same order. */
+void held_give_back(struct held *h, size_t count, struct held_sector *const *cells)
+{
+	while (count-- > 0)
+		give_back(h, cells[count]);
 }
 
 static struct held_sector **link_of(const struct held *h, uint64_t lba)
@@ -71,77 +78,97 @@ static struct held_sector **link_of(const struct held *h, uint64_t lba)
 	struct held_sector **link = &h->buckets[(lba * UINT64_C(0x9E3779B97F4A7C15) >> 32) & h->bucket_mask];
 
 	while (*link != NULL && (*link)->lba != lba)
-		link = &(*link)->next;
+		link = &(*link)->chain;
 	return link;
 }
 
-void held_add(struct held *h, struct parcel *p)
+/* An overtaken version leaves the table; its cell goes with the round it belongs to. */
+void held_add(struct held *h, struct held_sector *s, uint64_t lba, uint64_t ctr)
 {
-	for (size_t i = 0; i < p->count; i++) {
-		struct held_sector **link = link_of(h, p->lba + i);
+	struct held_sector **link = link_of(h, lba);
 
-		if (*link == NULL) {
-			*link = h->free;
-			h->free = h->free->next;
-			(*link)->next = NULL;
-			(*link)->lba = p->lba + i;
-		}
-		(*link)->parcel = p;
-	}
-	p->next = NULL;
-	*h->open_end = p;
-	h->open_end = &p->next;
+	s->lba = lba;
+	s->ctr = ctr;
+	s->chain = *link != NULL ? (*link)->chain : NULL;
+	*link = s;
+	s->next = NULL;
+	*h->open_end = s;
+	h->open_end = &s->next;
 }
 
-struct parcel *held_take(struct held *h)
+struct held_sector *held_take(struct held *h)
 {
-	struct parcel *list = h->open;
+	struct held_sector *list = h->open;
 
 	h->open = NULL;
 	h->open_end = &h->open;
 	return list;
 }
 
-static bool newest(const struct held *h, const struct parcel *p, size_t i)
-{
-	const struct held_sector *s = *link_of(h, p->lba + i);
+/* --- by place: a merge sort over runs that are in order already, so that sequential writes cost one walk ------------------- */
 
-	return s != NULL && s->parcel == p;
+static bool before(const struct held_sector *a, const struct held_sector *b)
+{
+	return a->lba < b->lba || (a->lba == b->lba && a->ctr > b->ctr);
 }
 
-size_t held_collect(const struct held *h, const struct parcel *list, bool all, struct extent *out)
+static struct held_sector *merge(struct held_sector *a, struct held_sector *b)
 {
-	size_t count = 0;
+	struct held_sector *head = NULL, **end = &head;
 
-	for (const struct parcel *p = list; p != NULL; p = p->next)
-		for (size_t i = 0, n; i < p->count; i += n) {
-			n = 1;
-			if (!all && !newest(h, p, i))
-				continue;
-			while (i + n < p->count && (all || newest(h, p, i + n)))
-				n++;
-			out[count++] = (struct extent){ p->lba + i, p->ctr + i, n, p->bytes + i * HELD_BLOCK };
+	while (a != NULL && b != NULL) {
+		struct held_sector **first = before(b, a) ? &b : &a;
+
+		*end = *first;
+		end = &(*first)->after;
+		*first = *end;
+	}
+	*end = a != NULL ? a : b;
+	return head;
+}
+
+static void put_run(struct held_sector *bins[static BINS], struct held_sector *run)
+{
+	size_t b = 0;
+
+	for (; b < BINS - 1 && bins[b] != NULL; b++) {
+		run = merge(bins[b], run);
+		bins[b] = NULL;
+	}
+	bins[b] = merge(bins[b], run);
+}
+
+struct held_sector *held_by_place(const struct held *h, struct held_sector *list, bool all)
+{
+	struct held_sector *bins[BINS] = { NULL }, *run = NULL, *last = NULL;
+
+	for (struct held_sector *s = list; s != NULL; s = s->next) {
+		if (!all && *link_of(h, s->lba) != s)
+			continue;
+		s->after = NULL;
+		if (last != NULL && before(last, s)) {
+			last->after = s;
+		} else {
+			if (run != NULL)
+				put_run(bins, run);
+			run = s;
 		}
-	return count;
+		last = s;
+	}
+	for (size_t b = 0; b < BINS; b++)
+		run = merge(bins[b], run);
+	return run;
 }
 
-void held_release(struct held *h, struct parcel *list)
+void held_release(struct held *h, struct held_sector *list)
 {
 	while (list != NULL) {
-		struct parcel *p = list;
+		struct held_sector *s = list, **link = link_of(h, s->lba);
 
-		for (size_t i = 0; i < p->count; i++) {
-			struct held_sector **link = link_of(h, p->lba + i), *s = *link;
-
-			if (s == NULL || s->parcel != p)
-				continue;
-			*link = s->next;
-			s->next = h->free;
-			h->free = s;
-		}
-		h->sectors -= p->count;
-		list = p->next;
-		parcel_free(p);
+		list = s->next;
+		if (*link == s)
+			*link = s->chain;
+		give_back(h, s);
 	}
 }
 
@@ -149,7 +176,5 @@ const uint8_t *held_find(const struct held *h, uint64_t lba, uint64_t ctr)
 {
 	const struct held_sector *s = *link_of(h, lba);
 
-	if (s == NULL || s->parcel->ctr + (lba - s->parcel->lba) != ctr)
-		return NULL;
-	return s->parcel->bytes + (lba - s->parcel->lba) * HELD_BLOCK;
+	return s != NULL && s->ctr == ctr ? s->bytes : NULL;
 }

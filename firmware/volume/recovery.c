@@ -203,9 +203,10 @@ static int node_is(struct recovery *p, unsigned level, uint64_t index, const str
 /* The sector's bytes are in block[0]. */
 static int sector_is(struct recovery *p, uint64_t lba, const struct slot *s)
 {
+	const uint8_t *in = p->block[0];
 	uint8_t *out = p->block[1];
 	bool good = false;
-	int r = sectors_open(&p->v->sealer, &p->run, lba, 1, p->block[0], &out, s, &good);
+	int r = sectors_open(&p->v->sealer, &p->run, lba, 1, &in, &out, s, &good);
 
 	secret_wipe(p->block[1], SECTOR_BYTES);
 	if (r == ERR_REVOKED)

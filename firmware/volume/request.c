@@ -12,7 +12,7 @@ void pool_init(struct pool *p)
 
 static void request_free(struct request *q)
 {
-	free(q->io);
+	free(q->edge[0]);
 	free(q);
 }
 
@@ -33,13 +33,14 @@ static struct request *request_new(void)
 
 	if (q == NULL)
 		return NULL;
-	q->io = aligned_alloc(SECTOR_BYTES, (size_t)(IO_SECTORS + EDGES) * SECTOR_BYTES);
-	if (q->io == NULL) {
+	q->edge[0] = aligned_alloc(SECTOR_BYTES, (EDGES + 1) * (size_t)SECTOR_BYTES);
+	if (q->edge[0] == NULL) {
 		free(q);
 		return NULL;
 	}
-	for (size_t e = 0; e < EDGES; e++)
-		q->edge[e] = q->io + (IO_SECTORS + e) * SECTOR_BYTES;
+	for (size_t e = 1; e < EDGES; e++)
+		q->edge[e] = q->edge[0] + e * SECTOR_BYTES;
+	q->spare = q->edge[0] + (size_t)EDGES * SECTOR_BYTES;
 	return q;
 }
 

@@ -164,7 +164,7 @@ static struct aead_item *add_sector(const struct sealer *s, struct run *run, uin
 	return item;
 }
 
-int sectors_seal(struct sealer *s, struct run *run, uint64_t lba, size_t count, const uint8_t *const *in, uint8_t *out,
+int sectors_seal(struct sealer *s, struct run *run, uint64_t lba, size_t count, const uint8_t *const *in, uint8_t *const *out,
 		 struct slot *slots)
 {
 	run->count = 0;
@@ -172,7 +172,7 @@ int sectors_seal(struct sealer *s, struct run *run, uint64_t lba, size_t count, 
 		struct aead_item *item = add_sector(s, run, lba + i, &slots[i]);
 
 		item->in = in[i];
-		item->out = out + i * SECTOR_BYTES;
+		item->out = out[i];
 		item->tag = slots[i].tag;
 	}
 	return keyring_seal(s->keys, KEY_DATA, s->gen_no[slots[0].gen_ix], slots[0].salt, run->items, run->count);
@@ -189,7 +189,7 @@ static size_t like_the_first(const struct slot *slots, size_t count)
 	return n;
 }
 
-static int open_run(struct sealer *s, struct run *run, uint64_t lba, size_t count, const uint8_t *in, uint8_t *const *out,
+static int open_run(struct sealer *s, struct run *run, uint64_t lba, size_t count, const uint8_t *const *in, uint8_t *const *out,
 		    const struct slot *slots, bool *good)
 {
 	uint8_t tags[AEAD_RUN_MAX][AEAD_TAG_BYTES];
@@ -201,7 +201,7 @@ static int open_run(struct sealer *s, struct run *run, uint64_t lba, size_t coun
 		struct aead_item *item = add_sector(s, run, lba + i, &slots[i]);
 
 		memcpy(tags[i], slots[i].tag, AEAD_TAG_BYTES);
-		item->in = in + i * SECTOR_BYTES;
+		item->in = in[i];
 		item->out = out[i];
 		item->tag = tags[i];
 	}
@@ -211,7 +211,7 @@ static int open_run(struct sealer *s, struct run *run, uint64_t lba, size_t coun
 	return r;
 }
 
-int sectors_open(struct sealer *s, struct run *run, uint64_t lba, size_t count, const uint8_t *in, uint8_t *const *out,
+int sectors_open(struct sealer *s, struct run *run, uint64_t lba, size_t count, const uint8_t *const *in, uint8_t *const *out,
 		 const struct slot *slots, bool *good)
 {
 	for (size_t done = 0, n; done < count; done += n) {
@@ -220,7 +220,7 @@ int sectors_open(struct sealer *s, struct run *run, uint64_t lba, size_t count, 
 		n = like_the_first(slots + done, count - done);
 		if (slots[done].gen_ix >= GENERATIONS || s->gen_no[slots[done].gen_ix] == 0)
 			return ERR_CORRUPT;
-		r = open_run(s, run, lba + done, n, in + done * SECTOR_BYTES, out + done, slots + done, good + done);
+		r = open_run(s, run, lba + done, n, in + done, out + done, slots + done, good + done);
 		if (r < 0)
 			return r == ERR_NOT_FOUND ? ERR_CORRUPT : r;
 	}

@@ -48,15 +48,14 @@ struct run {
 	uint8_t aad[AEAD_RUN_MAX][AAD_MAX];
 };
 
-/* Seals count <= 64 sectors from lba on: plaintext in[i] to out + 4096 * i. slots[i] holds salt, generation and counter already,
+/* Seals count <= 64 sectors from lba on: plaintext in[i] to out[i]. slots[i] holds salt, generation and counter already,
  * all of one salt; its tag is filled in. 0 or ERR_REVOKED. */
-int sectors_seal(struct sealer *s, struct run *run, uint64_t lba, size_t count, const uint8_t *const *in, uint8_t *out,
+int sectors_seal(struct sealer *s, struct run *run, uint64_t lba, size_t count, const uint8_t *const *in, uint8_t *const *out,
 		 struct slot *slots);
 
-/* Opens count sectors (any number), in + 4096 * i to out[i], in runs of equal salt. good[i] tells which tags were right; the
- * others are zeroed. 0 (look at good), ERR_REVOKED, ERR_CORRUPT (a slot names a generation that
- * does not exist). */
-int sectors_open(struct sealer *s, struct run *run, uint64_t lba, size_t count, const uint8_t *in, uint8_t *const *out,
+/* Opens count sectors (any number), in[i] to out[i] (the same or apart), in runs of equal salt. good[i] tells which tags were
+ * right; the others are zeroed. 0 (look at good), ERR_REVOKED, ERR_CORRUPT (a slot names a generation that does not exist). */
+int sectors_open(struct sealer *s, struct run *run, uint64_t lba, size_t count, const uint8_t *const *in, uint8_t *const *out,
 		 const struct slot *slots, bool *good);
 
 /* Adds a node to a run: clear part and, once sealed, tag and ciphertext go to block; slot must hold salt, generation and counter

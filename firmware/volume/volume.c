@@ -93,10 +93,10 @@ static void copy_held(struct volume *v, struct request *q, uint64_t lba, size_t 
 		bytes = held_find(&v->held, lba, q->slots[i].ctr);
 	q->held[i] = bytes != NULL;
 	if (bytes != NULL)
-		memcpy(q->io + i * SECTOR_BYTES, bytes, SECTOR_BYTES);
+		memcpy(q->out[i], bytes, SECTOR_BYTES);
 }
 
-/* Slots of [lba, lba+count) as they are now, and what is held of them; the range entry keeps them so. */
+/* Slots of [lba, lba+count) as they are now, and in q->out what is held of them; the range entry keeps them so. */
 static int copy_slots(struct volume *v, struct request *q, uint64_t lba, size_t count)
 {
 	const struct slot zero = { .state = SLOT_ZERO };
@@ -143,10 +143,11 @@ static int read_device(struct volume *v, uint8_t *to, uint64_t lba, size_t count
 /* A sector that failed is read once more: a transfer may have gone wrong on its way. */
 static int open_again(struct volume *v, struct request *q, uint64_t lba, size_t i)
 {
-	int r = read_device(v, q->io, lba, 1);
+	const uint8_t *again = q->spare;
+	int r = read_device(v, q->spare, lba, 1);
 
 	if (r == 0)
-		r = sectors_open(&v->sealer, &q->run, lba, 1, q->io, &q->out[i], &q->slots[i], &q->good[i]);
+		r = sectors_open(&v->sealer, &q->run, lba, 1, &again, &q->out[i], &q->slots[i], &q->good[i]);
 	if (r < 0)
 		return r;
 	if (q->good[i])
@@ -155,19 +156,31 @@ static int open_again(struct volume *v, struct request *q, uint64_t lba, size_t 
 	return ERR_CORRUPT;
 }
 
-/* Sectors i .. i+n-1 of the piece from lba on are SEALED: a read for each stretch that is not held, then runs of leases. */
+/* How many of the n sectors from i on one device read fills: neighbours in memory too, and none of them held. */
+static size_t one_read(const struct request *q, size_t i, size_t n)
+{
+	size_t m = 1;
+
+	while (m < n && !q->held[i + m] && q->out[i + m] == q->out[i] + m * SECTOR_BYTES)
+		m++;
+	return m;
+}
+
+/* Sectors i .. i+n-1 of the piece from lba on are SEALED: their ciphertext goes where the plaintext is wanted, and is opened in
+ * place, in runs of leases. */
 static int read_sealed(struct volume *v, struct request *q, uint64_t lba, size_t i, size_t n)
 {
 	int r = 0;
 
 	for (size_t k = i, m; k < i + n && r == 0; k += m) {
-		for (m = 1; k + m < i + n && q->held[k + m] == q->held[k];)
-			m++;
-		if (!q->held[k])
-			r = read_device(v, q->io + k * SECTOR_BYTES, lba + k, m);
+		m = 1;
+		if (q->held[k])
+			continue;
+		m = one_read(q, k, i + n - k);
+		r = read_device(v, q->out[k], lba + k, m);
 	}
 	if (r == 0)
-		r = sectors_open(&v->sealer, &q->run, lba + i, n, q->io + i * SECTOR_BYTES, q->out + i, q->slots + i,
+		r = sectors_open(&v->sealer, &q->run, lba + i, n, (const uint8_t *const *)q->out + i, q->out + i, q->slots + i,
 				 q->good + i);
 	for (size_t k = i; k < i + n && r == 0; k++)
 		if (!q->good[k])
@@ -304,6 +317,7 @@ static void unpin_leaves(struct volume *v, struct request *q)
 	q->leaf_count = 0;
 }
 
+/* With tree.lock. */
 static int pin_leaves(struct volume *v, struct request *q, uint64_t lba, size_t count)
 {
 	const unsigned fanout = v->header.geometry.fanout;
@@ -311,16 +325,12 @@ static int pin_leaves(struct volume *v, struct request *q, uint64_t lba, size_t 
 	unsigned unused;
 	int r = 0;
 
-	pthread_mutex_lock(&v->tree.lock);
 	q->leaf_count = 0;
 	for (uint64_t i = first; i <= last && r == 0; i++) {
 		r = tree_pin(&v->tree, 1, i, true, &q->leaves[q->leaf_count], &unused);
 		if (r == 0)
 			q->leaf_count++;
 	}
-	if (r < 0)
-		unpin_leaves(v, q);
-	pthread_mutex_unlock(&v->tree.lock);
 	return r;
 }
 
@@ -341,71 +351,80 @@ static struct node *leaf_of(const struct volume *v, const struct request *q, con
 	return q->leaves[(p->lba + i) / fanout - p->lba / fanout];
 }
 
-/* Counters, places in the group, room in the held set and among the dirty nodes: from here on the group waits for this piece. */
-static int register_piece(struct volume *v, struct request *q, const struct piece *p, size_t *place)
+/* What the sectors of a piece will be: where in the group, and which version. */
+struct places {
+	size_t first;
+	uint64_t ctr;
+	uint8_t salt[AEAD_SALT_BYTES];
+};
+
+/* Leaves, counters, places in the group, room in the held set and among the dirty nodes: from here on the group waits for this
+ * piece. */
+static int register_piece(struct volume *v, struct request *q, const struct piece *p, struct places *to)
 {
 	int r;
 
 	pthread_mutex_lock(&v->tree.lock);
-	r = engine_room(v, need_of_leaves, q, p->count);
+	r = pin_leaves(v, q, p->lba, p->count);
 	if (r == 0)
-		r = engine_places(v, p->count, place);
+		r = engine_room(v, need_of_leaves, q, p->count);
+	if (r == 0)
+		r = engine_places(v, p->count, &to->first);
 	if (r < 0) {
 		unpin_leaves(v, q);
 		pthread_mutex_unlock(&v->tree.lock);
 		return r;
 	}
-	for (size_t i = 0; i < p->count; i++) {
-		struct slot *s = &q->slots[i];
-
-		memset(s, 0, sizeof *s);
-		memcpy(s->salt, v->log.salt, sizeof s->salt);
-		s->gen_ix = v->sealer.active;
-		s->state = SLOT_SEALED;
-		s->ctr = v->log.ctr_base + *place + i;
-	}
+	to->ctr = v->log.ctr_base + to->first;
+	memcpy(to->salt, v->log.salt, sizeof to->salt);
 	for (unsigned i = 0; i < q->leaf_count; i++)
 		tree_mark_dirty(&v->tree, q->leaves[i]);
-	v->held.sectors += p->count;
+	held_reserve(&v->held, p->count, q->cells);
 	v->sealing++;
 	pthread_mutex_unlock(&v->tree.lock);
 	return 0;
 }
 
-/* Leases of at most 64. */
-static int seal_piece(struct volume *v, struct request *q, const struct piece *p, uint8_t *to)
+/* From the request's buffer into the reserved cells, in leases of at most 64. */
+static int seal_piece(struct volume *v, struct request *q, const struct piece *p, const struct places *to)
 {
 	int r = 0;
 
+	for (size_t i = 0; i < p->count; i++) {
+		struct slot *s = &q->slots[i];
+
+		memcpy(s->salt, to->salt, sizeof s->salt);
+		s->gen_ix = v->sealer.active;
+		s->state = SLOT_SEALED;
+		s->ctr = to->ctr + i;
+		q->out[i] = q->cells[i]->bytes;
+	}
 	for (size_t i = 0; i < p->count && r == 0; i += AEAD_RUN_MAX) {
 		size_t n = p->count - i < AEAD_RUN_MAX ? p->count - i : AEAD_RUN_MAX;
 
-		r = sectors_seal(&v->sealer, &q->run, p->lba + i, n, q->in + i, to + i * SECTOR_BYTES, q->slots + i);
+		r = sectors_seal(&v->sealer, &q->run, p->lba + i, n, q->in + i, q->out + i, q->slots + i);
 	}
 	return r;
 }
 
 /* With tree.lock: group, tree and held set name the new versions. */
-static void take_in(struct volume *v, struct request *q, const struct piece *p, size_t place, struct parcel *parcel)
+static void take_in(struct volume *v, struct request *q, const struct piece *p, const struct places *to)
 {
 	for (size_t i = 0; i < p->count; i++) {
-		struct log_entry *e = &v->log.group[place + i];
+		struct log_entry *e = &v->log.group[to->first + i];
 
 		e->kind = LOG_SEAL;
 		e->index = p->lba + i;
 		memcpy(e->tag, q->slots[i].tag, sizeof e->tag);
 		tree_put(leaf_of(v, q, p, i), (unsigned)((p->lba + i) % v->header.geometry.fanout), &q->slots[i]);
+		held_add(&v->held, q->cells[i], p->lba + i, to->ctr + i);
 	}
-	parcel->lba = p->lba;
-	parcel->ctr = q->slots[0].ctr;
-	held_add(&v->held, parcel);
 	if (v->held.sectors > v->held.max / 4)
 		pthread_cond_signal(&v->kick);
 }
 
 /* The moment of acceptance. A lock that came first has closed the group: then nothing has happened, and the places are void. */
-static int accept_piece(struct volume *v, struct request *q, const struct piece *p, size_t place, struct parcel *parcel,
-			int sealed)
+static int accept_piece(struct volume *v, struct request *q, const struct piece *p, const struct places *to, int sealed)
 {
 	int r = sealed;
 
@@ -413,9 +432,9 @@ static int accept_piece(struct volume *v, struct request *q, const struct piece 
 	if (r == 0)
 		r = engine_admits(v);
 	if (r == 0)
-		take_in(v, q, p, place, parcel);
+		take_in(v, q, p, to);
 	else
-		v->held.sectors -= p->count;
+		held_give_back(&v->held, p->count, q->cells);
 	unpin_leaves(v, q);
 	v->sealing--;
 	if (v->sealing == 0)
@@ -426,21 +445,14 @@ static int accept_piece(struct volume *v, struct request *q, const struct piece 
 
 static int write_piece(struct volume *v, struct request *q, const struct piece *p, const uint8_t *from)
 {
-	struct parcel *parcel = parcel_new(p->count);
-	size_t place;
-	int r = parcel == NULL ? ERR_NOMEM : gather(v, q, p, from);
+	struct places to;
+	int r = gather(v, q, p, from);
 
 	if (r == 0)
-		r = pin_leaves(v, q, p->lba, p->count);
-	if (r == 0)
-		r = register_piece(v, q, p, &place);
-	if (r == 0) {
-		r = seal_piece(v, q, p, parcel->bytes);
-		r = accept_piece(v, q, p, place, parcel, r);
-	}
+		r = register_piece(v, q, p, &to);
 	if (r < 0)
-		parcel_free(parcel);
-	return r;
+		return r;
+	return accept_piece(v, q, p, &to, seal_piece(v, q, p, &to));
 }
 
 static int write_range(struct volume *v, const uint8_t *from, size_t size, uint64_t at)
@@ -601,6 +613,7 @@ static int zero_part(struct volume *v, uint64_t lba, size_t head, size_t size)
 
 	if (q == NULL)
 		return ERR_NOMEM;
+	q->out[0] = q->spare;
 	r = copy_slots(v, q, lba, 1);
 	if (r == 0 && q->slots[0].state != SLOT_ZERO)
 		r = write_piece(v, q, &p, NULL);

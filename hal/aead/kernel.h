@@ -25,6 +25,7 @@ enum { AEAD_STACK_MAX = 3072 };
 
 extern const struct aead_kernel aead_portable;
 extern const struct aead_kernel aead_aesni;
+extern const struct aead_kernel aead_aesni_sse;
 extern const struct aead_kernel aead_vaes256;
 extern const struct aead_kernel aead_vaes512;
 extern const struct aead_kernel aead_armv8;

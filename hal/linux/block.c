@@ -59,43 +59,73 @@ static int block_read(struct block *b, void *out, size_t size, uint64_t at)
 	return 0;
 }
 
-static ssize_t write_some(int fd, const char *from, size_t size, uint64_t at, int flags)
+static size_t size_of(const struct iovec *parts, unsigned count)
 {
-	const struct iovec part = { (char *)(uintptr_t)from, size };
+	size_t size = 0;
 
-	return flags == 0 ? pwrite(fd, from, size, (off_t)at) : pwritev2(fd, &part, 1, (off_t)at, flags);
+	for (unsigned i = 0; i < count; i++)
+		size += parts[i].iov_len;
+	return size;
 }
 
-static int write_all(struct block *b, const void *in, size_t size, uint64_t at, int flags)
+/* Past n bytes of the parts. Returns how many are left; the first of them may have begun before. */
+static unsigned skip(struct iovec **parts, unsigned count, size_t n)
 {
-	const char *from = in;
-	ssize_t n;
+	while (count > 0 && n >= (*parts)->iov_len) {
+		n -= (*parts)->iov_len;
+		(*parts)++;
+		count--;
+	}
+	if (count > 0) {
+		(*parts)->iov_base = (char *)(*parts)->iov_base + n;
+		(*parts)->iov_len -= n;
+	}
+	return count;
+}
 
-	if (!in_range(b, size, at))
+static int write_all(struct block *b, struct iovec *parts, unsigned count, uint64_t at, int flags)
+{
+	if (!in_range(b, size_of(parts, count), at))
 		return ERR_RANGE;
-	while (size > 0) {
-		n = write_some(fd_of(b), from, size, at, flags);
+	count = skip(&parts, count, 0);
+	while (count > 0) {
+		ssize_t n = pwritev2(fd_of(b), parts, (int)count, (off_t)at, flags);
+
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0 && (errno == ENOSPC || errno == EDQUOT))
 			return ERR_NOSPACE;
 		if (n <= 0)
 			return ERR_IO;
-		from += n;
 		at += (uint64_t)n;
-		size -= (size_t)n;
+		count = skip(&parts, count, (size_t)n);
 	}
 	return 0;
 }
 
 static int block_write(struct block *b, const void *in, size_t size, uint64_t at)
 {
-	return write_all(b, in, size, at, 0);
+	struct iovec part = { (void *)(uintptr_t)in, size };
+
+	return write_all(b, &part, 1, at, 0);
 }
 
 static int block_write_fua(struct block *b, const void *in, size_t size, uint64_t at)
 {
-	return write_all(b, in, size, at, RWF_DSYNC);
+	struct iovec part = { (void *)(uintptr_t)in, size };
+
+	return write_all(b, &part, 1, at, RWF_DSYNC);
+}
+
+static int block_write_parts(struct block *b, const struct block_part *from, unsigned count, uint64_t at)
+{
+	struct iovec parts[BLOCK_PARTS_MAX];
+
+	if (count > BLOCK_PARTS_MAX)
+		return ERR_RANGE;
+	for (unsigned i = 0; i < count; i++)
+		parts[i] = (struct iovec){ (void *)(uintptr_t)from[i].bytes, from[i].size };
+	return write_all(b, parts, count, at, 0);
 }
 
 /* A failed fdatasync is not tried again: the kernel may have dropped the pages and would say yes the second time. */
@@ -135,6 +165,7 @@ static const struct block_ops file_ops = {
 	.discard = block_discard,
 	.close = block_close,
 	.write_fua = block_write_fua,
+	.write_parts = block_write_parts,
 };
 
 /* udev takes a shared lock on a device for a moment when it appears: that is worth half a second. */

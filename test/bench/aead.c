@@ -32,7 +32,7 @@ static const struct bench_case {
 	{ "open-stream", OPEN, STREAM, 9 }, { "seal-inplace", SEAL, IN_PLACE, 9 }, { "open-inplace", OPEN, IN_PLACE, 9 },
 };
 
-static const char *const engines[] = { "vaes512", "vaes256", "aesni", "armv8", "portable" };
+static const char *const engines[] = { "vaes512", "vaes256", "aesni", "aesni_sse", "armv8", "portable" };
 static const char *const peers[] = { "ipsec-mb-avx512", "ipsec-mb-avx2", "ipsec-mb-sse", "openssl", "openssl-xts",
 				     "gnutls",          "libsodium",     "mbedtls",      "memcpy",  "ctr-vaes512" };
 

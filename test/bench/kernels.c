@@ -68,9 +68,11 @@ static size_t open(const struct contender *c, const struct job *job)
 		.name = #kernel, .prepare = prepare, .seal = seal, .open = open, .self = &mine_##kernel, .slow = is_slow         \
 	}
 
-extern const struct contender contender_vaes512, contender_vaes256, contender_aesni, contender_armv8, contender_portable;
+extern const struct contender contender_vaes512, contender_vaes256, contender_aesni, contender_aesni_sse, contender_armv8,
+	contender_portable;
 KERNEL(vaes512, false);
 KERNEL(vaes256, false);
 KERNEL(aesni, false);
+KERNEL(aesni_sse, false);
 KERNEL(armv8, false);
 KERNEL(portable, true);

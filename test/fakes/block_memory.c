@@ -7,6 +7,7 @@
 
 #include "base/bytes.h"
 #include "base/error.h"
+#include "fakes/block_parts.h"
 #include "hal/hash.h"
 
 enum { PAGE = 4096, BUCKETS = 1 << 14 };
@@ -245,6 +246,7 @@ struct block *block_memory_new(uint64_t size)
 	static const struct block_ops ops = {
 		.read = memory_read,
 		.write = memory_write,
+		.write_parts = write_parts_as_one,
 		.flush = memory_flush,
 		.discard = memory_discard,
 		.close = memory_close,

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "fakes/block_parts.h"
 
 enum { ARENA_PAGES = 64 };
 
@@ -264,6 +265,7 @@ static void power_close(struct block *b)
 static const struct block_ops ops_with_fua = {
 	.read = power_read,
 	.write = power_write,
+	.write_parts = write_parts_as_one,
 	.write_fua = power_write_fua,
 	.flush = power_flush,
 	.discard = power_discard,
@@ -273,6 +275,7 @@ static const struct block_ops ops_with_fua = {
 static const struct block_ops ops_without_fua = {
 	.read = power_read,
 	.write = power_write,
+	.write_parts = write_parts_as_one,
 	.flush = power_flush,
 	.discard = power_discard,
 	.close = power_close,

@@ -3,7 +3,7 @@
 set(aead_names portable)
 set(aead_candidates "")
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
-	set(aead_candidates vaes512 vaes256 aesni)
+	set(aead_candidates vaes512 vaes256 aesni aesni_sse)
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$")
 	set(aead_candidates armv8)
 endif()
@@ -79,6 +79,7 @@ function(aead_module out kernel compiler name)
 	if(EXISTS ${own}/processor_${CMAKE_SYSTEM_PROCESSOR}.c)
 		list(APPEND shared ${own}/processor_${CMAKE_SYSTEM_PROCESSOR}.c)
 	endif()
+	file(GLOB headers CONFIGURE_DEPENDS ${own}/*.h)
 	separate_arguments(common UNIX_COMMAND "${CMAKE_C_FLAGS_RELEASE} -std=gnu17 -fPIC -fno-strict-aliasing -fstack-protector-strong")
 	list(APPEND common -D_GNU_SOURCE -DFALLGATE_VERSION="x" -I${own})
 	foreach(folder ${FALLGATE_INCLUDES})
@@ -87,7 +88,7 @@ function(aead_module out kernel compiler name)
 	add_custom_command(OUTPUT ${module}
 		COMMAND ${compiler} ${common} ${flags} -c ${own}/${kernel}.c -o ${module}.o
 		COMMAND ${compiler} ${common} -shared ${shared} ${module}.o -o ${module}
-		DEPENDS ${own}/${kernel}.c ${own}/kernel.h ${shared} VERBATIM)
+		DEPENDS ${own}/${kernel}.c ${headers} ${shared} VERBATIM)
 	set(${out} ${module} PARENT_SCOPE)
 endfunction()
 

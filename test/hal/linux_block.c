@@ -133,6 +133,32 @@ static void what_was_written_is_read(void **state)
 	b->ops->close(b);
 }
 
+/* Parts of odd sizes, empty ones between them, as many as there may be: one stretch on the device. */
+static void parts_are_written_one_behind_the_other(void **state)
+{
+	struct block_part parts[BLOCK_PARTS_MAX + 1];
+	static uint8_t out[100000], in[100000];
+	size_t size = 0;
+	struct block *b;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof out; i++)
+		out[i] = (uint8_t)(i * 7 + i / 256);
+	for (size_t i = 0; i < BLOCK_PARTS_MAX; i++) {
+		parts[i] = (struct block_part){ out + size, i % 5 == 0 ? 0 : 3 * i };
+		size += parts[i].size;
+	}
+	assert_int_equal(block_open_fd(&b, open_file(0)), 0);
+	assert_int_equal(b->ops->write_parts(b, parts, BLOCK_PARTS_MAX, 777), 0);
+	assert_int_equal(b->ops->read(b, in, size + 2, 776), 0);
+	assert_memory_equal(in + 1, out, size);
+	assert_int_equal(in[0] | in[size + 1], 0);
+	assert_int_equal(b->ops->write_parts(b, parts, BLOCK_PARTS_MAX, SIZE - size + 1), ERR_RANGE);
+	assert_int_equal(b->ops->write_parts(b, parts, BLOCK_PARTS_MAX + 1, 0), ERR_RANGE);
+	assert_int_equal(b->ops->write_parts(b, parts, 1, SIZE), 0); /* nothing, at the end */
+	b->ops->close(b);
+}
+
 static void nothing_reaches_outside(void **state)
 {
 	static const struct {
@@ -206,6 +232,34 @@ static void a_short_write_is_an_error(void **state)
 	}
 	waitpid(child, &status, 0);
 	assert_int_equal(status, 0);
+}
+
+/* The same with parts, which the limit cuts in their middle: what comes before it is there, in its place. */
+static void parts_cut_short_are_an_error(void **state)
+{
+	enum { LIMIT = SIZE / 2, BEFORE = 10000 };
+	struct rlimit limit = { LIMIT, LIMIT };
+	static uint8_t out[4 * 4096], in[BEFORE];
+	const struct block_part parts[] = { { out, 4096 }, { out + 4096, 8192 }, { out + 12288, 4096 } };
+	struct block *b;
+	int status;
+	pid_t child;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof out; i++)
+		out[i] = (uint8_t)(1 + i % 251);
+	child = fork();
+	if (child == 0) {
+		signal(SIGXFSZ, SIG_IGN);
+		setrlimit(RLIMIT_FSIZE, &limit);
+		_exit(block_open_fd(&b, open_file(0)) == 0 && b->ops->write_parts(b, parts, 3, LIMIT - BEFORE) == ERR_IO ? 0 : 1);
+	}
+	waitpid(child, &status, 0);
+	assert_int_equal(status, 0);
+	assert_int_equal(block_open_fd(&b, open_file(0)), 0);
+	assert_int_equal(b->ops->read(b, in, sizeof in, LIMIT - BEFORE), 0);
+	assert_memory_equal(in, out, sizeof in);
+	b->ops->close(b);
 }
 
 static void discarded_space_is_given_back_and_reads_as_zero(void **state)
@@ -375,10 +429,12 @@ int main(void)
 		ON_FILE(the_lock_follows_the_open_file_description),
 		ON_FILE(a_dead_owner_owns_nothing),
 		ON_FILE(what_was_written_is_read),
+		ON_FILE(parts_are_written_one_behind_the_other),
 		ON_FILE(nothing_reaches_outside),
 		ON_FILE(a_file_cut_under_us_is_an_io_error),
 		ON_FILE(a_device_that_fails_is_an_io_error),
 		ON_FILE(a_short_write_is_an_error),
+		ON_FILE(parts_cut_short_are_an_error),
 		ON_FILE(discarded_space_is_given_back_and_reads_as_zero),
 		ON_FILE(odd_sizes_and_odd_things_are_refused),
 		ON_FILE(signatures_are_seen_at_both_ends),

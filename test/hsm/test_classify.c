@@ -11,14 +11,15 @@
 
 #include "hsm/classify.h"
 
-static const struct look lost = { STAGE_PROBE, TOKEN_UNSEEN, KEY_UNSEEN, true };
-static const struct look swapped = { STAGE_PROBE, TOKEN_OTHER, KEY_UNSEEN, true };
-static const struct look absent = { STAGE_PROBE, TOKEN_GOOD, KEY_UNSEEN, true };
-static const struct look other = { STAGE_PROBE, TOKEN_GOOD, KEY_OTHER, true };
-static const struct look present = { STAGE_PROBE, TOKEN_GOOD, KEY_SEEN, true };
-static const struct look never_worked = { STAGE_PROBE, TOKEN_GOOD, KEY_SEEN, false };
-static const struct look dek = { STAGE_DEK, TOKEN_GOOD, KEY_SEEN, true };
-static const struct look starting = { STAGE_START, TOKEN_UNSEEN, KEY_UNSEEN, false };
+static const struct look lost = { STAGE_PROBE, TOKEN_UNSEEN, KEY_UNSEEN, true, false };
+static const struct look swapped = { STAGE_PROBE, TOKEN_OTHER, KEY_UNSEEN, true, false };
+static const struct look absent = { STAGE_PROBE, TOKEN_GOOD, KEY_UNSEEN, true, false };
+static const struct look other = { STAGE_PROBE, TOKEN_GOOD, KEY_OTHER, true, false };
+static const struct look present = { STAGE_PROBE, TOKEN_GOOD, KEY_SEEN, true, false };
+static const struct look wrapping = { STAGE_PROBE, TOKEN_GOOD, KEY_SEEN, true, true };
+static const struct look never_worked = { STAGE_PROBE, TOKEN_GOOD, KEY_SEEN, false, false };
+static const struct look dek = { STAGE_DEK, TOKEN_GOOD, KEY_SEEN, true, false };
+static const struct look starting = { STAGE_START, TOKEN_UNSEEN, KEY_UNSEEN, false, false };
 
 struct expected {
 	unsigned long ckr;
@@ -55,7 +56,9 @@ static void weather_is_never_a_refusal(void **state)
 					       CKR_USER_NOT_LOGGED_IN,
 					       CKR_OPERATION_ACTIVE,
 					       CKR_OPERATION_NOT_INITIALIZED,
-					       CKR_CRYPTOKI_NOT_INITIALIZED };
+					       CKR_CRYPTOKI_NOT_INITIALIZED,
+					       CKR_CRYPTOKI_ALREADY_INITIALIZED,
+					       0x201 /* CKR_TOKEN_RESOURCE_EXCEEDED */ };
 	static const struct look *const looks[] = { &lost, &swapped, &absent, &other, &present, &never_worked, &dek, &starting };
 
 	(void)state;
@@ -130,6 +133,7 @@ static void a_refused_payload_depends_on_whose_it_was(void **state)
 	for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++) {
 		assert_int_equal(classify(codes[i], &present), VERDICT_REPLACED);
 		assert_int_equal(classify(codes[i], &dek), VERDICT_DEK_REFUSED);
+		assert_int_equal(classify(codes[i], &wrapping), VERDICT_UNREACHABLE); /* none was given */
 		assert_int_equal(classify(codes[i], &lost), VERDICT_UNREACHABLE);
 		assert_int_equal(classify(codes[i], &swapped), VERDICT_TOKEN_GONE);
 		assert_int_equal(classify(codes[i], &absent), VERDICT_DELETED);

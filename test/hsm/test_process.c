@@ -12,9 +12,8 @@
 
 #include <cmocka.h>
 
+#include "exchange.h"
 #include "rig.h"
-
-enum { TICKET = 0x1122334455667788, PAYLOAD = 48 };
 
 static struct message canary; /* of the last AES key that was probed for the first time */
 
@@ -62,75 +61,12 @@ static enum hsm_verdict prove(struct rig *r, const struct message *opened)
 
 /* ---- one data key ---- */
 
-struct exchange {
-	struct message ticket, page_half, done, verdict;
-	struct secret_memory page;
-	int fd;
-};
-
-static void exchange_new(struct rig *r, struct exchange *x, const struct message *opened, bool wrap)
-{
-	struct msg_hsm_ticket *t = &x->ticket.body.hsm_ticket;
-	struct msg_page *p = &x->page_half.body.page;
-
-	memset(x, 0, sizeof *x);
-	message_init(&x->ticket, wrap ? MSG_HSM_WRAP : MSG_HSM_UNWRAP, 51);
-	message_init(&x->page_half, wrap ? MSG_PAGE_WRAP : MSG_PAGE_UNWRAP, 52);
-	t->ticket = p->ticket = (uint64_t)TICKET;
-	strcpy(t->volume, "demo");
-	strcpy(p->volume, "demo");
-	t->gen_no = p->gen_no = 3;
-	t->hash = opened->body.hsm_opened.type == KEK_RSA_OAEP ? (uint8_t)r->hash : OAEP_NONE;
-	t->dataplane_pid = (int32_t)getpid();
-	t->dataplane_uid = getuid();
-	assert_int_equal(secret_page_create(&x->page, &x->fd), 0);
-}
-
-static void exchange_free(struct exchange *x)
-{
-	close(x->fd);
-	secret_memory_free(&x->page);
-}
-
 static void start_one_shot(struct rig *r, const char *object, struct message *opened)
 {
 	rig_start(r, true);
 	rig_open(r, object, "pin", true, opened);
 	if (opened->body.hsm_opened.verdict != VERDICT_GOOD)
 		fail_msg("%s: %s", object, opened->body.hsm_opened.text);
-}
-
-static enum hsm_verdict run(struct rig *r, struct exchange *x)
-{
-	rig_send(&r->dataplane, &x->page_half, &x->fd, 1);
-	rig_send(&r->supervisor, &x->ticket, NULL, 0);
-	rig_receive(&r->dataplane, &x->done, MSG_PAGE_DONE);
-	rig_receive(&r->supervisor, &x->verdict, MSG_HSM_VERDICT);
-	assert_int_equal(x->done.body.page_done.verdict, x->verdict.body.hsm_verdict.verdict);
-	assert_int_equal(x->done.nonce, 52);
-	assert_int_equal(x->verdict.nonce, 51);
-	assert_true(x->done.body.page_done.ticket == (uint64_t)TICKET);
-	assert_int_equal(rig_reap(r), 0);
-	return x->verdict.body.hsm_verdict.verdict;
-}
-
-static void fill(struct exchange *x, uint8_t payload[static PAYLOAD])
-{
-	uint8_t *page = x->page.base;
-
-	for (unsigned i = 0; i < PAYLOAD; i++)
-		page[i] = (uint8_t)(i * 5 + 1);
-	memcpy(payload, page, PAYLOAD);
-}
-
-static bool zero_from(const struct exchange *x, size_t at)
-{
-	const uint8_t *page = x->page.base;
-
-	for (size_t i = at; i < x->page.size; i++)
-		if (page[i] != 0)
-			return false;
-	return true;
 }
 
 /* Makes a data key: its payload and its wrap. */
@@ -142,13 +78,13 @@ static void wrap_one(struct rig *r, const char *object, uint8_t payload[static P
 
 	start_one_shot(r, object, &opened);
 	exchange_new(r, &x, &opened, true);
-	fill(&x, before);
-	if (run(r, &x) != VERDICT_GOOD)
+	exchange_fill(&x, before);
+	if (exchange_run(r, &x) != VERDICT_GOOD)
 		fail_msg("%s", x.verdict.body.hsm_verdict.text);
 	memcpy(payload, x.page.base, PAYLOAD);
 	assert_memory_not_equal(payload, before, 32);                 /* the token's random was stirred in */
 	assert_memory_equal(payload + 32, before + 32, PAYLOAD - 32); /* the bind was not touched */
-	assert_true(zero_from(&x, PAYLOAD));
+	assert_true(exchange_zero_from(&x, PAYLOAD));
 	*wrapped = x.done.body.page_done;
 	exchange_free(&x);
 }
@@ -165,9 +101,9 @@ static enum hsm_verdict unwrap_one(struct rig *r, const char *object, const uint
 	exchange_new(r, &x, &opened, false);
 	x.page_half.body.page.wrapped_size = size;
 	memcpy(x.page_half.body.page.wrapped, blob, size);
-	v = run(r, &x);
+	v = exchange_run(r, &x);
 	memcpy(payload, x.page.base, PAYLOAD);
-	assert_true(zero_from(&x, v == VERDICT_GOOD ? PAYLOAD : 0));
+	assert_true(exchange_zero_from(&x, v == VERDICT_GOOD ? PAYLOAD : 0));
 	exchange_free(&x);
 	return v;
 }
@@ -702,7 +638,7 @@ static void halves_that_differ_unwrap_nothing(void **state)
 		} else {
 			assert_int_equal(channel_receive_wait(&r->dataplane, &m, fds, &count, NULL, PROCESS_TIMEOUT_MS), 0);
 			assert_int_equal(rig_reap(r), 70);
-			assert_true(zero_from(&x, 0));
+			assert_true(exchange_zero_from(&x, 0));
 		}
 		exchange_free(&x);
 	}

@@ -1,5 +1,5 @@
-/* Children that fail on demand: started by the supervisor as fallgate-hsm, nbdkit (a serving dataplane) or fallgate-mgmt, it does
- * what the file hsm.mode or dataplane.mode beside it says, read anew at every message. What must hold: in mode "good" it keeps
+/* Children that fail on demand: started by the supervisor as fallgate-hsm, nbdkit (a serving dataplane), fallgate-dataplane (a job) or
+ * fallgate-mgmt, it does what the file hsm.mode, dataplane.mode or job.mode beside it says, read anew at every message. What must hold: in mode "good" it keeps
  * the protocol, so that whatever a test sees in another mode comes from that mode. */
 #include <dirent.h>
 #include <fcntl.h>
@@ -238,6 +238,88 @@ static void dataplane(const struct message *m)
 		lock();
 }
 
+/* ---- a job ---- */
+
+static void job_done(int error, const char *text)
+{
+	struct message m;
+
+	message_init(&m, MSG_DP_JOB_DONE, 0);
+	m.body.dp_job_done = (struct msg_dp_job_done){ .error = error, .counts = { .checked = 7, .mended = 1, .repairable = 2, .lost = 3 } };
+	strcpy(m.body.dp_job_done.text, text);
+	tell(&m);
+}
+
+/* fds: the backing store, the client's pipe, its output, map and input. */
+static void job_order(const struct message *q, const int *fds, unsigned count)
+{
+	char line[64];
+	struct message m;
+	int size = snprintf(line, sizeof line, "n %u descriptors, backing %s\n", count,
+			    (fcntl(fds[0], F_GETFL) & O_ACCMODE) == O_RDONLY ? "read-only" : "writable");
+
+	if (mode_is("job.mode", "hang-prepare"))
+		hang();
+	if (mode_is("job.mode", "die-preparing"))
+		_exit(13);
+	if (write(fds[1], line, (size_t)size) != size)
+		_exit(9);
+	message_init(&m, MSG_DP_READY, q->nonce);
+	m.body.dp_ready.ok = !mode_is("job.mode", "not-ready");
+	m.body.dp_ready.error = m.body.dp_ready.ok ? 0 : ERR_FOREIGN;
+	if (!m.body.dp_ready.ok)
+		strcpy(m.body.dp_ready.text, "another \033volume");
+	tell(&m);
+	if (mode_is("job.mode", "ready-twice"))
+		tell(&m);
+	if (mode_is("job.mode", "wiped-unasked"))
+		wiped(1, false, 0);
+}
+
+static void job_ticket(const struct message *q)
+{
+	generation = q->body.dp_ticket.generation;
+	if (mode_is("job.mode", "die"))
+		_exit(14);
+	if (mode_is("job.mode", "done-first"))
+		job_done(0, "");
+	if (mode_is("job.mode", "self-lock")) {
+		usleep(100000);
+		wiped(generation, true, CAUSE_UNREACHABLE);
+		job_done(ERR_REVOKED, "the last good proof is too old");
+		_exit(13);
+	}
+	if (!mode_is("job.mode", "good") && !mode_is("job.mode", "no-exit") && !mode_is("job.mode", "done-twice"))
+		return; /* works without end, or until told */
+	usleep(100000);
+	wiped(generation, false, 0);
+	job_done(0, "");
+	if (mode_is("job.mode", "done-twice"))
+		job_done(0, "");
+	if (mode_is("job.mode", "no-exit") || mode_is("job.mode", "done-twice"))
+		hang();
+	_exit(0);
+}
+
+static void job_lock(void)
+{
+	if (mode_is("job.mode", "deaf"))
+		hang();
+	wiped(generation + (mode_is("job.mode", "stale") ? 7 : 0), false, CAUSE_COMMANDED);
+	job_done(ERR_REVOKED, "by order");
+	_exit(13);
+}
+
+static void job(const struct message *m, const int *fds, unsigned count)
+{
+	if (m->type == MSG_DP_JOB)
+		job_order(m, fds, count);
+	else if (m->type == MSG_DP_TICKET)
+		job_ticket(m);
+	else if (m->type == MSG_DP_LOCK)
+		job_lock();
+}
+
 static void mgmt(const struct message *m)
 {
 	(void)m;
@@ -263,6 +345,7 @@ int main(int argc, char **argv)
 {
 	const char *base = strrchr(argv[0], '/');
 	bool serves = base != NULL && strcmp(base, "/nbdkit") == 0, is_hsm = base != NULL && strcmp(base, "/fallgate-hsm") == 0;
+	bool is_job = base != NULL && strcmp(base, "/fallgate-dataplane") == 0;
 	int fds[CHANNEL_FDS_MAX];
 	unsigned count;
 	struct message m;
@@ -271,8 +354,10 @@ int main(int argc, char **argv)
 	if (base == NULL)
 		return 2;
 	snprintf(dir, sizeof dir, "%.*s", (int)(base - argv[0]), argv[0]);
-	describe(serves ? "dataplane.given" : is_hsm ? "hsm.given" : "mgmt.given");
-	channel_init(&supervisor, serves ? 4 : 3, serves ? ROLE_DATAPLANE : is_hsm ? ROLE_HSM : ROLE_MGMT, ROLE_SUPERVISOR);
+	describe(serves ? "dataplane.given" : is_hsm ? "hsm.given" : is_job ? "job.given" : "mgmt.given");
+	if (is_job && mode_is("job.mode", "hang-start"))
+		hang();
+	channel_init(&supervisor, serves ? 4 : 3, serves || is_job ? ROLE_DATAPLANE : is_hsm ? ROLE_HSM : ROLE_MGMT, ROLE_SUPERVISOR);
 	message_init(&m, MSG_HELLO, 0);
 	strcpy(m.body.hello.version, FALLGATE_VERSION);
 	m.body.hello.pid = getpid();
@@ -280,13 +365,15 @@ int main(int argc, char **argv)
 		strcpy(m.body.hello.version, "9.9.9");
 	tell(&m);
 	while (channel_receive_wait(&supervisor, &m, fds, &count, NULL, -1) == 1) {
+		if (is_job)
+			job(&m, fds, count);
 		while (count > 0)
 			close(fds[--count]);
 		if (serves)
 			dataplane(&m);
 		else if (is_hsm)
 			hsm(&m);
-		else
+		else if (!is_job)
 			mgmt(&m);
 	}
 	return 0;

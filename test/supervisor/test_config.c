@@ -201,7 +201,7 @@ static const struct {
 	{ KEK, VOLUME "listen = tcp:example.org:1\n", "@/volumes.d/demo.conf:5: listen = tcp:example.org:1 is not unix, unix:/path or tcp:ADDRESS:PORT; write one of these" },
 	{ KEK, VOLUME "listen_mode = 9\n", "@/volumes.d/demo.conf:5: listen_mode = 9 is not an octal mode; write e.g. 0600 or 0660" },
 	{ KEK, VOLUME "cache = 1K\n", "@/volumes.d/demo.conf:5: cache = 1K is not a size from 1M to 64G in whole megabytes; 8M is the default" },
-	{ KEK, VOLUME "kernel = fast\n", "@/volumes.d/demo.conf:5: kernel = fast is not known; choose from: auto, portable, aesni, vaes256, vaes512, armv8" },
+	{ KEK, VOLUME "kernel = fast\n", "@/volumes.d/demo.conf:5: kernel = fast is not known; choose from: auto, portable, aesni_sse, aesni, vaes256, vaes512, armv8" },
 	{ KEK, "[volumes]\nbacking = /x\n", "@/volumes.d/demo.conf:2: unknown section [volumes]; a volume's file has one: [volume]" },
 	{ KEK, "", "@/volumes.d/demo.conf: there is no [volume] section with keys; see fallgate.conf(5)" },
 };

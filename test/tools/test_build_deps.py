@@ -21,6 +21,7 @@ def load():
 
 
 deps = load()
+import private_apt  # noqa: E402: on the path since build-deps was loaded
 
 
 def archive(path, members):
@@ -127,9 +128,9 @@ def test_mirrors_in_both_forms(tmp_path):
     (tmp_path / "sources.list").write_text(ONE_LINE)
     (tmp_path / "sources.list.d/debian.sources").write_text(DEB822)
     (tmp_path / "sources.list.d/old.sources.disabled").write_text(DEB822.replace("one.example", "disabled.example"))
-    assert deps.mirrors(tmp_path, "bookworm") == [
+    assert private_apt.mirrors(tmp_path, "bookworm") == [
         "http://four.example/debian", "http://one.example/debian", "http://two.example/debian", "http://three.example/debian"]
 
 
 def test_no_sources_at_all(tmp_path):
-    assert deps.mirrors(tmp_path, "bookworm") == []
+    assert private_apt.mirrors(tmp_path, "bookworm") == []

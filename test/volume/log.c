@@ -99,38 +99,45 @@ static void hostile_blocks_are_no_blocks(void **state)
 
 /* --- what is held ------------------------------------------------------------------------------------------------------ */
 
-static struct parcel *hold(struct held *h, uint64_t lba, size_t count, uint64_t ctr)
+static void hold(struct held *h, uint64_t lba, size_t count, uint64_t ctr)
 {
-	struct parcel *p = parcel_new(count);
+	struct held_sector *cells[32];
 
-	assert_non_null(p);
-	p->lba = lba;
-	p->ctr = ctr;
-	memset(p->bytes, (int)ctr, count * SECTOR_BYTES);
-	h->sectors += count;
-	held_add(h, p);
-	return p;
+	held_reserve(h, count, cells);
+	for (size_t i = 0; i < count; i++) {
+		memset(cells[i]->bytes, (int)ctr, SECTOR_BYTES);
+		held_add(h, cells[i], lba + i, ctr + i);
+	}
+}
+
+static void expect_places(const struct held_sector *s, const uint64_t (*expected)[2], size_t count)
+{
+	for (size_t i = 0; i < count; i++, s = s->after) {
+		assert_non_null(s);
+		assert_int_equal(s->lba, expected[i][0]);
+		assert_int_equal(s->ctr, expected[i][1]);
+	}
+	assert_null(s);
 }
 
 static void the_newest_is_found_and_the_overtaken_is_not_written(void **state)
 {
-	struct extent e[32];
-	struct parcel *first, *second;
+	static const uint64_t newest[][2] = { { 5, 60 },   { 10, 100 }, { 11, 101 }, { 12, 200 }, { 13, 201 },
+					      { 14, 104 }, { 15, 105 }, { 16, 106 }, { 17, 107 } };
+	static const uint64_t all[][2] = { { 5, 60 },	{ 5, 50 },   { 10, 100 }, { 11, 101 }, { 12, 200 }, { 12, 102 },
+					   { 13, 201 }, { 13, 103 }, { 14, 104 }, { 15, 105 }, { 16, 106 }, { 17, 107 } };
+	struct held_sector *first, *second;
 	struct held h;
 
 	(void)state;
 	assert_int_equal(held_init(&h, 32), 0);
 	hold(&h, 10, 8, 100);
+	hold(&h, 5, 1, 50);
 	hold(&h, 12, 2, 200);
+	hold(&h, 5, 1, 60);
 	first = held_take(&h);
-	assert_int_equal(held_collect(&h, first, false, e), 3);
-	assert_int_equal(e[0].lba, 10);
-	assert_int_equal(e[0].count, 2);
-	assert_int_equal(e[1].lba, 14);
-	assert_int_equal(e[1].count, 4);
-	assert_int_equal(e[1].ctr, 104);
-	assert_int_equal(e[2].lba, 12);
-	assert_int_equal(e[2].bytes[0], 200);
+	expect_places(held_by_place(&h, first, false), newest, 9);
+	expect_places(held_by_place(&h, first, true), all, 12);
 	hold(&h, 15, 1, 250);
 	assert_null(held_find(&h, 15, 105));
 	assert_int_equal(held_find(&h, 15, 250)[0], 250);
@@ -142,6 +149,7 @@ static void the_newest_is_found_and_the_overtaken_is_not_written(void **state)
 	assert_null(held_find(&h, 10, 100));
 	assert_non_null(held_find(&h, 15, 250));
 	second = held_take(&h);
+	assert_null(held_by_place(&h, NULL, true));
 	held_release(&h, second);
 	assert_int_equal(h.sectors, 0);
 	/* All cells came back: as many as at first can be held again. */
@@ -149,6 +157,44 @@ static void the_newest_is_found_and_the_overtaken_is_not_written(void **state)
 		hold(&h, 1000 + i * 64, 1, 1 + i);
 	for (unsigned i = 0; i < 32; i++)
 		assert_non_null(held_find(&h, 1000 + i * 64, 1 + i));
+	held_destroy(&h);
+}
+
+/* What is reserved and given back was never there, and is reserved again before anything else. */
+static void a_reservation_given_back_leaves_nothing(void **state)
+{
+	struct held_sector *cells[8], *again[8];
+	struct held h;
+
+	(void)state;
+	assert_int_equal(held_init(&h, 32), 0);
+	held_reserve(&h, 8, cells);
+	assert_int_equal(h.sectors, 8);
+	held_give_back(&h, 8, cells);
+	assert_int_equal(h.sectors, 0);
+	assert_null(held_take(&h));
+	held_reserve(&h, 8, again);
+	assert_memory_equal(cells, again, sizeof cells);
+	held_destroy(&h);
+}
+
+/* Any order of acceptance comes out in order of place, each sector once. */
+static void what_is_held_is_sorted_whatever_came_when(void **state)
+{
+	enum { MANY = 1000 };
+	struct held_sector *s;
+	uint64_t x = 7;
+	struct held h;
+
+	(void)state;
+	assert_int_equal(held_init(&h, MANY), 0);
+	for (unsigned i = 0; i < MANY; i++) {
+		x = x * UINT64_C(6364136223846793005) + 1442695040888963407;
+		hold(&h, (x >> 40) % 4000, 1, 1 + i);
+	}
+	s = held_by_place(&h, held_take(&h), false);
+	for (; s->after != NULL; s = s->after)
+		assert_true(s->lba < s->after->lba);
 	held_destroy(&h);
 }
 
@@ -386,6 +432,8 @@ int main(void)
 		cmocka_unit_test(the_log_is_replayed),
 		cmocka_unit_test(the_log_wraps),
 		cmocka_unit_test(the_newest_is_found_and_the_overtaken_is_not_written),
+		cmocka_unit_test(a_reservation_given_back_leaves_nothing),
+		cmocka_unit_test(what_is_held_is_sorted_whatever_came_when),
 		cmocka_unit_test(a_block_comes_back_as_it_was),
 		cmocka_unit_test(hostile_blocks_are_no_blocks),
 		cmocka_unit_test(a_device_that_tears_4k_is_refused_with_a_reason),

@@ -32,8 +32,10 @@ fallgate_pkg(crypto libcrypto libssl-dev)
 if(CONFIG_TOOLS_CUSTODIAN)
 	fallgate_pkg(libp11 libp11 libp11-dev)
 endif()
-fallgate_pkg(cmocka cmocka libcmocka-dev)
-fallgate_pkg(nbd libnbd libnbd-dev)
+if(BUILD_TESTING)
+	fallgate_pkg(cmocka cmocka libcmocka-dev)
+	fallgate_pkg(nbd libnbd libnbd-dev)
+endif()
 
 # deps::NAME as a static library of the cache's prefix.
 function(fallgate_built name archive)

@@ -237,7 +237,9 @@ static int run_job(struct run *r, const struct offline_sink *sink)
 		.accept_loss = r->options.accept_loss,
 		.repair = r->options.repair,
 		.dump_at = r->options.dump_at,
-		.data_fd = r->options.output_fd >= 0 ? r->options.output_fd : r->options.input_fd,
+		.output_fd = r->options.output_fd,
+		.map_fd = r->options.map_fd,
+		.input_fd = r->options.input_fd,
 	};
 
 	if (job.verb == 0) {

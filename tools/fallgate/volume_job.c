@@ -33,6 +33,7 @@ struct run {
 	char line[LINE_MAX_BYTES];
 	size_t used;
 	bool stopped;    /* called off, by a signal or by the sink */
+	bool signalled;
 	bool broken;     /* the pipe held what is no line */
 	bool done;       /* the agent's answer is there */
 	int64_t give_up; /* CLOCK_MONOTONIC ms; 0: never */
@@ -184,6 +185,7 @@ static void signal_ready(struct run *r)
 
 	if (read(r->signal_fd, &info, sizeof info) != sizeof info)
 		return;
+	r->signalled = true;
 	if (r->stopped) {
 		fail(r, ERR_STATE, "stopped; whether the agent has ended the job already is not known: see fallgate status --local");
 		r->give_up = now_ms();
@@ -225,17 +227,25 @@ static void listen_to_all(struct run *r)
 
 static int ask(struct run *r, const struct volume_job *job, int write_fd)
 {
-	int fds[2] = { write_fd, job->data_fd };
+	const int given[] = { job->output_fd, job->map_fd, job->input_fd };
+	int fds[CHANNEL_FDS_MAX] = { write_fd };
+	unsigned count = 1;
 	struct message m;
 	struct msg_con_job *q = &m.body.con_job;
 
 	message_init(&m, MSG_CON_JOB, 0);
 	q->verb = (uint8_t)job->verb;
-	q->accept_loss = job->accept_loss;
-	q->repair = job->repair;
-	q->dump_at = job->dump_at;
+	q->options = (struct job_options){ .dump_at = job->dump_at,
+					   .accept_loss = job->accept_loss,
+					   .repair = job->repair,
+					   .output = job->output_fd >= 0,
+					   .map = job->map_fd >= 0,
+					   .input = job->input_fd >= 0 };
+	for (unsigned i = 0; i < 3; i++)
+		if (given[i] >= 0)
+			fds[count++] = given[i];
 	snprintf(q->volume, sizeof q->volume, "%s", job->volume);
-	return channel_send(&r->agent, &m, fds, job->data_fd >= 0 ? 2 : 1);
+	return channel_send(&r->agent, &m, fds, count);
 }
 
 static void finish(struct run *r, struct offline_result *result)
@@ -248,6 +258,8 @@ static void finish(struct run *r, struct offline_result *result)
 	*result = (struct offline_result){ d->counts.checked, d->counts.mended, d->counts.repairable, d->counts.lost };
 	if (r->used > 0) {
 		fail(r, ERR_PROTOCOL, "the job's last line was cut short");
+	} else if (d->error != 0 && r->signalled) {
+		fail(r, ERR_STATE, "interrupted: the job is ended, its keys are wiped; what was not said yet was not looked at");
 	} else if (d->error != 0) {
 		log_printable(text, sizeof text, d->text);
 		fail(r, d->error, text[0] != '\0' ? text : error_text(d->error));

@@ -16,8 +16,8 @@ struct volume_job {
 	const char *volume;
 	enum job_verb verb;
 	bool accept_loss, repair;
-	uint64_t dump_at; /* as in offline_options */
-	int data_fd;      /* the verb's output or input, or -1; stays the caller's */
+	uint64_t dump_at;                /* as in offline_options */
+	int output_fd, map_fd, input_fd; /* likewise; -1: none; stay the caller's */
 };
 
 /* As volume_offline, and to the same sink, from the calling thread. SIGINT, SIGTERM and SIGHUP end the job, then this returns

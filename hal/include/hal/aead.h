@@ -14,7 +14,7 @@ enum {
 	AEAD_IV_BYTES = 12,
 	AEAD_TAG_BYTES = 16,
 	AEAD_SALT_BYTES = 12,       /* the XAES half of the 24-byte nonce: salt[12] || iv[12] */
-	AEAD_KEY_STATE_MAX = 8192,  /* no kernel's expanded key is larger */
+	AEAD_KEY_STATE_MAX = 12288, /* no kernel's expanded key is larger */
 	AEAD_KEY_STATE_ALIGN = 64,
 	AEAD_RUN_MAX = 64,          /* most items in one run: one key lease */
 };

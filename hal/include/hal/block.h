@@ -10,6 +10,13 @@
 
 struct block;
 
+enum { BLOCK_PARTS_MAX = 256 };
+
+struct block_part {
+	const uint8_t *bytes;
+	size_t size;
+};
+
 struct block_ops {
 	int (*read)(struct block *b, void *out, size_t size, uint64_t at);        /* 0 or ERR_IO, ERR_RANGE */
 	int (*write)(struct block *b, const void *in, size_t size, uint64_t at);  /* 0 or ERR_IO, ERR_NOSPACE, ERR_RANGE */
@@ -19,6 +26,9 @@ struct block_ops {
 	/* A write that is durable when it returns, whatever else is not; all or nothing for each 4 KiB of it. May be NULL: then a
 	 * write and a flush do it. Errors as of write; after one nothing is known of the bytes. */
 	int (*write_fua)(struct block *b, const void *in, size_t size, uint64_t at);
+	/* One write from several pieces of memory, at most BLOCK_PARTS_MAX, one behind the other on the device. May be NULL: then
+	 * each is a write. Errors as of write; after one nothing is known of the bytes. */
+	int (*write_parts)(struct block *b, const struct block_part *parts, unsigned count, uint64_t at);
 };
 
 struct block {

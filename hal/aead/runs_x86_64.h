@@ -1,0 +1,258 @@
+/* Runs of messages over rows: what comes after rows_x86_64.h and a kernel's own counters and step. It needs of them
+ *   struct counter                         the counter blocks of one message
+ *   counter_start(k, iv)                   before the first group
+ *   counter_row(c, block)                  a row `block` blocks after the groups that are done, the first round key xored
+ *   step(k, c, in, out, h, hashed, ahead, hashing)
+ *                                          key stream over one group and, unless `hashing` is false, under its rounds the GHASH
+ *                                          of the group `hashed`, which may be `in`; `ahead` is as much of the next message
+ *   make_counted(k)                        fills what of a key the counters need. */
+#ifndef HAL_AEAD_RUNS_X86_64_H
+#define HAL_AEAD_RUNS_X86_64_H
+
+#include "rows_x86_64.h"
+
+enum { AHEAD = 4 }; /* items whose masks are made at once */
+
+INLINE __m128i iv_block(const struct aead_item *m)
+{
+	int last;
+
+	memcpy(&last, m->iv + 8, sizeof last);
+	return _mm_unpacklo_epi64(_mm_loadl_epi64((const __m128i *)m->iv), _mm_cvtsi32_si128(last));
+}
+
+/* What masks the tags of the next items. */
+INLINE void make_masks(const struct key_state *k, __m128i masks[static AHEAD], const struct aead_item *items, size_t count)
+{
+	const row first = row_xor(row_broadcast(_mm_set_epi32(1 << 24, 0, 0, 0)), k->round_keys[0]);
+
+	for (size_t i = 0; i < AHEAD; i++)
+		masks[i] = i < count ? iv_block(&items[i]) : _mm_setzero_si128();
+	for (size_t i = 0; i < AHEAD; i += ROW_BLOCKS)
+		row_store(&masks[i], encrypt_row(k, row_xor(row_load(&masks[i]), first)));
+}
+
+/* Less than a group: cipher, and GHASH of whichever side is the ciphertext; then the lengths. Returns the tag. */
+INLINE __m128i finish(const struct key_state *k, const struct aead_item *m, const struct counter *c, struct hash *h, __m128i mask,
+		      const bool sealing)
+{
+	const __m128i lengths = _mm_set_epi64x((long long)m->aad_size * 8, (long long)m->size * 8);
+	const size_t done = m->size / GROUP * GROUP;
+	const size_t size = m->size - done;
+
+	if (size > 0 && done > 0) {
+		hash_reduce(h);
+		hash_carry(h, k, blocks_of(size));
+	}
+	for (size_t i = 0; i < size; i += ROW) {
+		row in = row_load_part(m->in + done + i, size - i);
+		const row stream = encrypt_row(k, counter_row(c, (int)(i / BLOCK)));
+
+		row_store_part(m->out + done + i, row_xor(in, stream), size - i);
+		if (sealing)
+			in = row_load_part(m->out + done + i, size - i);
+		hash_row(h, k, row_byte_swap(in), blocks_of(size - i) + 1);
+	}
+	hash_row(h, k, row_of(lengths), 1);
+	hash_reduce(h);
+	return _mm_xor_si128(byte_swap_block(h->value), mask);
+}
+
+/* Before the first group, or what there is of text. */
+INLINE void start(const struct key_state *k, const struct aead_item *m, struct hash *h)
+{
+	const size_t groups = m->size / GROUP;
+
+	h->at = chunk_start(groups);
+	hash_start(h, k, m, groups > 0 ? END - h->at : blocks_of(m->size));
+}
+
+/* A message whose cipher is done but for less than a group, and whose hash is a group behind. */
+struct pending {
+	const struct aead_item *item;
+	struct counter counter;
+	struct hash hash;
+	__m128i mask;
+};
+
+INLINE void seal_finish(const struct key_state *k, struct pending *p)
+{
+	_mm_storeu_si128((__m128i *)p->item->tag, finish(k, p->item, &p->counter, &p->hash, p->mask, true));
+}
+
+INLINE const uint8_t *last_group(const struct aead_item *m)
+{
+	return m->out + m->size / GROUP * GROUP - GROUP;
+}
+
+/* The hash of the message before ends under the cipher of this one's first group. */
+INLINE void seal(const struct key_state *k, const struct aead_item *m, struct pending *p, __m128i mask, const uint8_t *ahead)
+{
+	struct counter c = counter_start(k, iv_block(m));
+	const size_t groups = m->size / GROUP;
+
+	if (p->item != NULL && groups > 0)
+		step(k, &c, m->in, m->out, &p->hash, last_group(p->item), ahead, true);
+	else if (p->item != NULL)
+		hash_group(&p->hash, k, last_group(p->item));
+	else if (groups > 0)
+		step(k, &c, m->in, m->out, &p->hash, NULL, ahead, false);
+	if (p->item != NULL)
+		seal_finish(k, p);
+	start(k, m, &p->hash);
+	p->item = m;
+	p->mask = mask;
+	for (size_t i = 1; i < groups; i++) {
+		step(k, &c, m->in + i * GROUP, m->out + i * GROUP, &p->hash, m->out + (i - 1) * GROUP, ahead + i * GROUP, true);
+		hash_advance(&p->hash, k, groups - i);
+	}
+	p->counter = c;
+	if (groups > 0)
+		return;
+	seal_finish(k, p);
+	p->item = NULL;
+}
+
+INLINE bool open(const struct key_state *k, const struct aead_item *m, __m128i mask, const uint8_t *ahead)
+{
+	struct counter c = counter_start(k, iv_block(m));
+	const size_t groups = m->size / GROUP;
+	struct hash h;
+	__m128i tag;
+
+	start(k, m, &h);
+	for (size_t i = 0; i < groups; i++) {
+		step(k, &c, m->in + i * GROUP, m->out + i * GROUP, &h, m->in + i * GROUP, ahead + i * GROUP, true);
+		hash_advance(&h, k, groups - i - 1);
+	}
+	tag = finish(k, m, &c, &h, mask, false);
+	return _mm_movemask_epi8(_mm_cmpeq_epi8(tag, _mm_loadu_si128((const __m128i *)m->tag))) == 0xffff;
+}
+
+/* What comes after an item, if there is as much of it: else the item itself. */
+INLINE const uint8_t *ahead_of(const struct aead_item *items, size_t i, size_t count)
+{
+	const struct aead_item *next = &items[i + (i + 1 < count)];
+
+	return next->size >= items[i].size ? next->in : items[i].in;
+}
+
+APART static void seal_items(const struct key_state *k, struct aead_item *items, size_t count)
+{
+	struct pending p = { .item = NULL };
+	__m128i masks[AHEAD];
+
+	p.hash.at = LEAD;
+	for (size_t i = 0; i < count; i++) {
+		if (i % AHEAD == 0)
+			make_masks(k, masks, &items[i], count - i);
+		seal(k, &items[i], &p, masks[i % AHEAD], ahead_of(items, i, count));
+	}
+	if (p.item == NULL)
+		return;
+	hash_group(&p.hash, k, last_group(p.item));
+	seal_finish(k, &p);
+}
+
+APART static size_t open_items(const struct key_state *k, struct aead_item *items, size_t count)
+{
+	__m128i masks[AHEAD];
+	size_t bad = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		if (i % AHEAD == 0)
+			make_masks(k, masks, &items[i], count - i);
+		bad += aead_conclude(&items[i], open(k, &items[i], masks[i % AHEAD], ahead_of(items, i, count)));
+	}
+	return bad;
+}
+
+static void seal_run(const void *state, struct aead_item *items, size_t count)
+{
+	aead_check_lengths(items, count);
+	seal_items(state, items, count);
+	aead_clear_registers();
+	aead_wipe_stack();
+}
+
+static size_t open_run(const void *state, struct aead_item *items, size_t count)
+{
+	size_t bad;
+
+	aead_check_lengths(items, count);
+	bad = open_items(state, items, count);
+	aead_clear_registers();
+	aead_wipe_stack();
+	return bad;
+}
+
+INLINE void *power(struct key_state *k, int exponent)
+{
+	return &k->powers[END + 1 - exponent];
+}
+
+/* H to H^4 one after the other, then by rows: doubling what is known, so that the products of one round do not wait. */
+INLINE void expand_powers(struct key_state *k)
+{
+	const row h = row_of(aead_times_x(byte_swap_block(encrypt(k, _mm_setzero_si128()))));
+	row product = h;
+
+	memset(k->powers + END, 0, 4 * sizeof k->powers[0]);
+	_mm_store_si128(power(k, 1), row_first(product));
+	for (int i = 2; i <= 4; i++) {
+		product = multiply(product, h);
+		_mm_store_si128(power(k, i), row_first(product));
+	}
+	for (int known = 4; known < END; known *= 2) {
+		const row top = row_broadcast(_mm_load_si128(power(k, known)));
+
+		for (int i = ROW_BLOCKS; i <= known && known + i <= END; i += ROW_BLOCKS)
+			row_store(power(k, known + i), multiply(row_load(power(k, i)), top));
+	}
+	_mm_store_si128(k->powers, row_first(multiply(row_of(_mm_load_si128(power(k, END))), h)));
+	for (size_t i = 0; i < SPAN / ROW_BLOCKS / 2; i++) {
+		const row first = row_load(k->powers + LEAD + 2 * ROW_BLOCKS * i);
+		const row second = row_load(k->powers + LEAD + 2 * ROW_BLOCKS * i + ROW_BLOCKS);
+
+		k->middles[i] = row_xor(row_unpack_low(first, second), row_unpack_high(first, second));
+	}
+}
+
+APART static void expand_apart(struct key_state *k, const uint8_t *raw)
+{
+	__m128i keys[ROUNDS + 1];
+
+	aead_expand_cipher(keys, raw);
+	for (int i = 0; i <= ROUNDS; i++)
+		k->round_keys[i] = row_broadcast(keys[i]);
+	k->round_keys[ROUNDS + 1] = row_zero();
+	expand_powers(k);
+	make_counted(k);
+}
+
+static void expand(void *state, const uint8_t key[AEAD_KEY_BYTES])
+{
+	expand_apart(state, key);
+	aead_clear_registers();
+	aead_wipe_stack();
+}
+
+APART static void encrypt_apart(const struct key_state *k, uint8_t *out, const uint8_t *in)
+{
+	_mm_storeu_si128((__m128i *)out, encrypt(k, _mm_loadu_si128((const __m128i *)in)));
+}
+
+static void encrypt_block(const void *state, uint8_t out[16], const uint8_t in[16])
+{
+	encrypt_apart(state, out, in);
+	aead_clear_registers();
+	aead_wipe_stack();
+}
+
+#define AEAD_ROWS_KERNEL(kernel_name, is_usable)                                                                                 \
+	{                                                                                                                        \
+		.name = kernel_name, .key_state_size = KEY_STATE_SIZE, .usable = is_usable, .expand = expand,                    \
+		.encrypt_block = encrypt_block, .seal_run = seal_run, .open_run = open_run                                       \
+	}
+
+#endif

@@ -1,0 +1,30 @@
+# Builds for 64-bit ARM boards with Debian's cross compiler against an unpacked root (tools/sysroot); programs of the build, tests
+# among them, run here by qemu-user. Under it io_uring, memfd_secret and seccomp are not to be had: tests that need them skip.
+set(CMAKE_SYSTEM_NAME Linux)
+set(CMAKE_SYSTEM_PROCESSOR aarch64)
+if(NOT CMAKE_C_COMPILER)
+	set(CMAKE_C_COMPILER aarch64-linux-gnu-gcc)
+endif()
+
+if(NOT FALLGATE_SYSROOT)
+	set(FALLGATE_SYSROOT "$ENV{FALLGATE_SYSROOT}")
+endif()
+if(NOT FALLGATE_SYSROOT)
+	set(command ${CMAKE_CURRENT_LIST_DIR}/../sysroot aarch64)
+	if(FALLGATE_CACHE)
+		list(APPEND command --cache ${FALLGATE_CACHE})
+	endif()
+	execute_process(COMMAND ${command} OUTPUT_VARIABLE FALLGATE_SYSROOT OUTPUT_STRIP_TRAILING_WHITESPACE
+		COMMAND_ERROR_IS_FATAL ANY)
+endif()
+set(ENV{FALLGATE_SYSROOT} "${FALLGATE_SYSROOT}")
+set(CMAKE_SYSROOT ${FALLGATE_SYSROOT})
+# where Debian's pkg-config files of the other architecture stand; what they name is inside the root
+set(ENV{PKG_CONFIG_LIBDIR} "${CMAKE_SYSROOT}/usr/lib/aarch64-linux-gnu/pkgconfig:${CMAKE_SYSROOT}/usr/share/pkgconfig")
+set(ENV{PKG_CONFIG_SYSROOT_DIR} "${CMAKE_SYSROOT}")
+set(CMAKE_FIND_ROOT_PATH ${CMAKE_SYSROOT})
+set(CMAKE_FIND_ROOT_PATH_MODE_PROGRAM NEVER)
+set(CMAKE_FIND_ROOT_PATH_MODE_LIBRARY ONLY)
+set(CMAKE_FIND_ROOT_PATH_MODE_INCLUDE ONLY)
+set(CMAKE_FIND_ROOT_PATH_MODE_PACKAGE ONLY)
+set(CMAKE_CROSSCOMPILING_EMULATOR "qemu-aarch64-static;-L;${CMAKE_SYSROOT}")
