@@ -350,10 +350,10 @@ static int run(struct job *j)
 	char why[160] = "";
 	int r = volume_offline(j->verb, j->dev, j->ring, &options, &sink, &j->result, why, sizeof why);
 
-	if (r == 0)
-		r = make_durable(j, j->output_fd, "output");
-	else if (atomic_load(&j->deaf))
+	if (atomic_load(&j->deaf)) /* what was found, nobody knows */
 		r = fail(j, ERR_STATE, "the client does not take the job's lines any more");
+	else if (r == 0)
+		r = make_durable(j, j->output_fd, "output");
 	else
 		fail(j, r, "%s", why[0] != '\0' ? why : error_text(r));
 	return r == 0 ? make_durable(j, j->map_fd, "map") : r;
@@ -532,7 +532,7 @@ static void on_ticket(struct job *j, const struct message *m, const int *fds, un
 	memcpy(question.wrapped, j->slot.wrapped, j->slot.wrapped_size);
 	r = keyslot_ask(&j->key, MSG_PAGE_UNWRAP, &question);
 	if (r != 0)
-		end(j, fail(j, r, "the hsm process is gone before it was asked"));
+		end(j, fail(j, ERR_UNREACHABLE, "the hsm process is gone before it was asked"));
 	j->phase = PHASE_ASKING;
 }
 

@@ -121,12 +121,12 @@ static void exec_server(void)
 	_exit(121);
 }
 
-static void exec_creator(void)
+static void exec_one_shot(const char *what)
 {
 	char path[256];
 
 	snprintf(path, sizeof path, "%s/fallgate-dataplane", stage_bin);
-	execl(path, path, "create", (char *)NULL);
+	execl(path, path, what, (char *)NULL);
 	_exit(121);
 }
 
@@ -151,8 +151,10 @@ static int listen_on(struct stage *s)
 	return fd;
 }
 
-static void start(struct stage *s, bool server)
+/* one_shot NULL: the server. */
+static void start(struct stage *s, const char *one_shot)
 {
+	bool server = one_shot == NULL;
 	int pair[2], listener = server ? listen_on(s) : -1;
 
 	assert_int_equal(s->child, 0);
@@ -163,7 +165,7 @@ static void start(struct stage *s, bool server)
 		take_places(s, pair[1], server ? SERVER_CHANNEL_FD : CREATOR_CHANNEL_FD, listener);
 		if (server)
 			exec_server();
-		exec_creator();
+		exec_one_shot(one_shot);
 	}
 	close(pair[1]);
 	if (listener >= 0)
@@ -174,12 +176,17 @@ static void start(struct stage *s, bool server)
 
 void stage_start_creator(struct stage *s)
 {
-	start(s, false);
+	start(s, "create");
+}
+
+void stage_start_job(struct stage *s)
+{
+	start(s, "offline");
 }
 
 void stage_start_server(struct stage *s)
 {
-	start(s, true);
+	start(s, NULL);
 }
 
 static void sleep_ms(long ms)
