@@ -74,6 +74,12 @@ struct log {
 	uint64_t written_blocks;               /* since open */
 };
 
+/* What an offline repair passed over in the log. */
+struct log_gaps {
+	uint64_t first, blocks; /* the first damaged block, and how many */
+	uint64_t entries;       /* at most so many were in them */
+};
+
 struct volume {
 	struct block *dev;
 	struct keyring *keys;
@@ -97,6 +103,8 @@ struct volume {
 	bool root_dirty;          /* the top slot changed without a dirty node */
 	uint64_t writes, flushed; /* rounds of in-place writes, and how many of them a flush has covered */
 	uint64_t checkpoints, recovered, fallen_back, lost;
+	bool skip_log_damage;
+	struct log_gaps gaps;
 	bool drained;
 	int drain_result;
 	atomic_bool locked;   /* keys are gone; set under tree.lock */

@@ -28,7 +28,11 @@ const struct offline_needs offline_needs[OFFLINE_VERBS] = {
 
 static offline_fn *const verbs[OFFLINE_VERBS] = {
 	[OFFLINE_CHECK] = offline_check,
+	[OFFLINE_SCRUB] = offline_scrub,
+	[OFFLINE_DUMP] = offline_dump,
 	[OFFLINE_REPAIR_HEADER] = offline_repair_header,
+	[OFFLINE_REPAIR_LOG] = offline_repair_log,
+	[OFFLINE_SALVAGE] = offline_salvage,
 	[OFFLINE_HEADER_BACKUP] = offline_header_backup,
 	[OFFLINE_HEADER_RESTORE] = offline_header_restore,
 };
@@ -311,7 +315,8 @@ static int choose(struct offline *w, unsigned better)
 			const struct header *h = &w->pair->header[copy];
 
 			w->root_result = roots_read(w->dev, w->keys, &h->geometry, h->uuid, &w->root, &bad);
-			if (w->root_result == 0 && !offline_named(w, h)) {
+			/* Where a volume lies does not change with its header: for salvage an old one will do. */
+			if (w->root_result == 0 && !offline_named(w, h) && w->verb != OFFLINE_SALVAGE) {
 				fallback = ERR_CORRUPT;
 				continue;
 			}
@@ -370,8 +375,6 @@ static int check_call(struct offline *w)
 {
 	const struct offline_needs *n = &offline_needs[w->verb];
 
-	if (verbs[w->verb] == NULL)
-		return offline_because(w, ERR_UNSUPPORTED, "%s is not in this release", n->name);
 	if (n->key && w->keys == NULL)
 		return offline_because(w, ERR_STATE, "%s needs the volume's key", n->name);
 	if (n->output && w->o->output_fd < 0)
@@ -406,10 +409,9 @@ int volume_offline(enum offline_verb verb, struct block *dev, struct keyring *ke
 		if (r == 0)
 			r = verbs[verb](w);
 		end_findings(w);
-		if (r == 0 && w->total > 0) {
-			w->done = w->total;
-			(void)tell(w);
-		}
+		/* The bar's end; whoever says stop now is too late. */
+		if (r == 0 && w->total > 0 && sink->progress != NULL)
+			(void)sink->progress(sink->context, w->total, w->total);
 	}
 	if (w != NULL) {
 		free(w->pair);

@@ -37,7 +37,8 @@ static void check_copies(struct offline *w)
 			offline_say(w, OFFLINE_REPAIRABLE, "header %c: %s; repair-header writes it again from header %c",
 				    copy_name(c), p->why[c], copy_name(1 - c));
 		else
-			offline_say(w, OFFLINE_REPAIRABLE, "header %c: %s; header-restore puts the backup back", copy_name(c), p->why[c]);
+			offline_say(w, OFFLINE_REPAIRABLE, "header %c: %s; header-restore puts the backup back", copy_name(c),
+				    p->why[c]);
 	}
 	if (p->result[0] == 0 && p->result[1] == 0 && memcmp(p->bytes[0], p->bytes[1], HEADER_BYTES) != 0)
 		offline_say(w, OFFLINE_REPAIRABLE,
@@ -293,8 +294,9 @@ static void judge_node(struct offline *w, unsigned level, uint64_t index, const 
 		return;
 	if (count > g->n_sectors - first)
 		count = g->n_sectors - first;
-	offline_lost(w, first, count,
-		     "the only node that vouches for them is damaged; salvage takes out what the log still knows");
+	offline_lost(
+		w, first, count,
+		"the node that vouches for them is damaged (unless they were zeroed since): salvage gets what the log knows");
 }
 
 static int check_level(struct offline *w, unsigned level, uint8_t *const blocks[COPIES])
@@ -348,19 +350,57 @@ static int check_clear_parts(struct offline *w)
 {
 	int r;
 
-	offline_expect(w, (w->header->geometry.log_blocks + 2 * ROOT_RING) * SECTOR_BYTES + node_bytes(&w->header->geometry));
-	r = check_rings(w);
-	if (r == 0)
-		r = check_log(w);
+	offline_expect(w, w->header->geometry.log_blocks * SECTOR_BYTES + node_bytes(&w->header->geometry));
+	r = check_log(w);
 	if (r == 0)
 		r = check_nodes(w);
+	if (r == 0 && w->keys == NULL)
+		offline_say(w, OFFLINE_NOTE, "looked at without the key: checksums and places; nothing here proves who wrote it");
 	return r;
 }
 
-static int check_with_key(struct offline *w)
+/* With a key the log is followed as an opening does, and the tree is walked: that says more than any checksum. */
+static int check_tree(struct offline *w)
 {
-	int r = offline_authenticate(w), macs;
+	struct volume *v;
+	int r = offline_open(w, &v, false);
+	char why[LINE_BYTES];
 
+	if (r != 0 && r != ERR_REVOKED && r != ERR_NOMEM) {
+		snprintf(why, sizeof why, "%s", w->why);
+		r = offline_open(w, &v, true);
+		if (r != 0 && r != ERR_REVOKED && r != ERR_NOMEM) {
+			offline_say(w, OFFLINE_LOSS, "%s; salvage takes out what the nodes vouch for", why);
+			w->result->lost++;
+			return check_clear_parts(w);
+		}
+		if (r == 0)
+			offline_say(w, OFFLINE_REPAIRABLE,
+				    "log: %llu blocks from %llu on are damaged or cannot be read: the volume does not open; "
+				    "repair-log goes on "
+				    "without them",
+				    (unsigned long long)v->gaps.blocks, (unsigned long long)v->gaps.first);
+	}
+	if (r < 0)
+		return r;
+	offline_expect(w, node_bytes(&w->header->geometry));
+	offline_say(w, OFFLINE_NOTE,
+		    v->root.clean ? "it was closed in good order" : "it was not closed: the next opening recovers it");
+	r = offline_walk(w, v, false);
+	volume_close(v);
+	return r;
+}
+
+static int check_headers(struct offline *w)
+{
+	int r, macs;
+
+	tell_volume(w);
+	check_copies(w);
+	check_device(w);
+	if (w->keys == NULL)
+		return 0;
+	r = offline_authenticate(w);
 	if (r == ERR_REVOKED || r == ERR_NOMEM)
 		return r;
 	macs = check_macs(w);
@@ -373,13 +413,11 @@ int offline_check(struct offline *w)
 
 	if (w->header == NULL)
 		return r;
-	tell_volume(w);
-	check_copies(w);
-	check_device(w);
-	r = w->keys == NULL ? 0 : check_with_key(w);
+	r = check_headers(w);
 	if (r == 0)
-		r = check_clear_parts(w);
-	if (r == 0 && w->keys == NULL)
-		offline_say(w, OFFLINE_NOTE, "looked at without the key: checksums and places; nothing here proves who wrote it");
-	return r;
+		r = check_rings(w);
+	if (r < 0)
+		return r;
+	/* Without headers on the device the engine opens nothing, whatever a backup says. */
+	return w->root_result == 0 && w->header != &w->from_backup ? check_tree(w) : check_clear_parts(w);
 }

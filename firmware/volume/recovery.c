@@ -110,6 +110,15 @@ static uint64_t place_of(const struct volume *v, uint64_t seq)
 	return v->header.geometry.log_off + seq % v->log.blocks * SECTOR_BYTES;
 }
 
+/* For an offline repair a block that cannot be read is one that is damaged. */
+static int read_singly(struct recovery *p, uint64_t from, uint64_t n)
+{
+	for (uint64_t i = 0; i < n; i++)
+		if (p->v->dev->ops->read(p->v->dev, p->scan + i * SECTOR_BYTES, SECTOR_BYTES, place_of(p->v, from + i)) < 0)
+			memset(p->scan + i * SECTOR_BYTES, 0, SECTOR_BYTES);
+	return 0;
+}
+
 /* The block of this number, from a buffer of neighbours; NULL and *r on a read error. */
 static const uint8_t *fetch(struct recovery *p, uint64_t seq, bool first, int *r)
 {
@@ -118,6 +127,8 @@ static const uint8_t *fetch(struct recovery *p, uint64_t seq, bool first, int *r
 
 	if (first || in_ring % SCAN_BLOCKS == 0) {
 		*r = p->v->dev->ops->read(p->v->dev, p->scan, n * SECTOR_BYTES, place_of(p->v, from));
+		if (*r < 0 && p->v->skip_log_damage)
+			*r = read_singly(p, from, n);
 		if (*r < 0) {
 			snprintf(p->why, p->why_size, "the log cannot be read (%s)", error_text(*r));
 			return NULL;
@@ -126,14 +137,15 @@ static const uint8_t *fetch(struct recovery *p, uint64_t seq, bool first, int *r
 	return p->scan + (in_ring - from) * SECTOR_BYTES;
 }
 
-/* Follows the chain from the root's tail to its end. */
-static int follow(struct recovery *p)
+/* Follows the chain to its end, from the block l->next_seq on, which is to follow l->last_tag. */
+static int follow_chain(struct recovery *p)
 {
 	struct log *l = &p->v->log;
+	uint64_t from = l->next_seq;
 	int r = 0;
 
 	while (l->next_seq - l->tail < l->blocks) {
-		const uint8_t *block = fetch(p, l->next_seq, l->next_seq == l->tail, &r);
+		const uint8_t *block = fetch(p, l->next_seq, l->next_seq == from, &r);
 		struct log_head h;
 
 		if (block == NULL)
@@ -153,30 +165,66 @@ static int follow(struct recovery *p)
 }
 
 /* A block behind the end that says "everything up to the end and beyond was durable when I was sealed" proves that the end is a
- * hole: damage, or somebody's work, and no power cut. */
-static int look_for_hole(struct recovery *p)
+ * hole: damage, or somebody's work, and no power cut. 1: *head is the first such block. */
+static int find_proof(struct recovery *p, struct log_head *head)
 {
 	struct log *l = &p->v->log;
 	int r = 0;
 
 	for (uint64_t seq = l->next_seq + 1; seq < l->tail + l->blocks; seq++) {
 		const uint8_t *block = fetch(p, seq, seq == l->next_seq + 1, &r);
-		struct log_head h;
 
 		if (block == NULL)
 			return r;
-		if (!logblock_decode_clear(&h, block, p->v->sealer.uuid) || h.seq != seq || h.prefix_seq < l->next_seq)
+		if (!logblock_decode_clear(head, block, p->v->sealer.uuid) || head->seq != seq || head->prefix_seq < l->next_seq)
 			continue;
-		r = logblock_open(&p->v->sealer, &h, p->entries, block);
-		if (r == ERR_REVOKED)
-			return r;
-		if (r == 0) {
-			snprintf(p->why, p->why_size, "log block %llu is damaged: a later one proves that it was whole",
-				 (unsigned long long)l->next_seq);
-			return ERR_CORRUPT;
-		}
+		r = logblock_open(&p->v->sealer, head, p->entries, block);
+		if (r == 0 || r == ERR_REVOKED)
+			return r == 0 ? 1 : r;
 	}
 	return 0;
+}
+
+/* Goes on behind the hole: the block that proves it is as authentic as any, and so is what follows it. What the hole named is
+ * unknown: its counters are gone, and objects whose newest version it held do not open. */
+static void pass_hole(struct recovery *p, const struct log_head *head)
+{
+	struct log *l = &p->v->log;
+	struct log_gaps *gaps = &p->v->gaps;
+
+	if (gaps->blocks == 0)
+		gaps->first = l->next_seq;
+	gaps->blocks += head->seq - l->next_seq;
+	if (head->ctr_base > l->written_ctr + 1)
+		gaps->entries += head->ctr_base - l->written_ctr - 1;
+	l->next_seq = head->seq;
+	memcpy(l->last_tag, head->prev_tag, sizeof l->last_tag);
+}
+
+/* All of the log from the root's tail on. */
+static int follow(struct recovery *p)
+{
+	struct volume *v = p->v;
+	int r = follow_chain(p);
+
+	/* Behind a root that says "closed" there is no log, unless newer roots are gone. */
+	while (r == 0 && (!v->root.clean || p->log.count > 0)) {
+		struct log_head head;
+
+		r = find_proof(p, &head);
+		if (r <= 0)
+			return r;
+		if (!v->skip_log_damage) {
+			snprintf(p->why, p->why_size,
+				 "log block %llu is damaged: a later one proves that it was whole; 'fallgate volume "
+				 "repair-log' opens the volume without it",
+				 (unsigned long long)v->log.next_seq);
+			return ERR_CORRUPT;
+		}
+		pass_hole(p, &head);
+		r = follow_chain(p);
+	}
+	return r;
 }
 
 /* --- what is on the medium --------------------------------------------------------------------------------------------- */
@@ -542,9 +590,6 @@ static int recover(struct recovery *p)
 	struct volume *v = p->v;
 	int r = follow(p);
 
-	/* Behind a root that says "closed" there is no log, unless newer roots are gone. */
-	if (r == 0 && (!v->root.clean || p->log.count > 0))
-		r = look_for_hole(p);
 	if (r < 0)
 		return r;
 	v->log.durable_seq = v->log.next_seq - 1;

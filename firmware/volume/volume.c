@@ -954,6 +954,7 @@ static struct volume *volume_new(struct block *dev, struct keyring *k, const str
 	pthread_mutex_init(&v->sync_lock, NULL);
 	v->stepped = o->stepped;
 	v->mutant = o->mutant;
+	v->skip_log_damage = o->skip_log_damage;
 	v->dev = dev;
 	v->keys = k;
 	v->read_only = o->read_only;

@@ -91,6 +91,8 @@ struct volume_options {
 	size_t pending_max;       /* log entries after which a checkpoint runs; bounds a recovery; 0 = default (131072) */
 	bool stepped;             /* no thread of its own: all work is done inside the calls, in a fixed order */
 	bool test_geometry;       /* accept fanouts and log sizes that no standard volume has */
+	uint64_t bad_tags_max;    /* fail-stop after so many failed tags since open; 0 = default (2^20) */
+	bool skip_log_damage;     /* offline repair only: blocks of the log that are damaged are passed over, not refused */
 	int mutant;               /* enum volume_mutant, only in a build with FALLGATE_MUTANTS; 0 = none */
 };
 
