@@ -24,6 +24,7 @@
 #include "opener.h"
 #include "pins.h"
 #include "plaintext.h"
+#include "turnstile.h"
 #include "volume/volume.h"
 
 enum {
@@ -31,6 +32,8 @@ enum {
 	ORDERS_A_ROUND = 16, /* then the deadlines are looked at again */
 	TELL_WAIT_MS = 20,   /* how long a full channel may delay a message that is no mere statistic */
 	STATS_MS = 1000,
+	REFUSED_LOG_MS = 1000,
+	HOLD_LOOK_MS = 50, /* how much later than asked a hold may end */
 	CLIENTS_GONE_MS = 50,
 	EXIT_BROKEN_PROTOCOL = 70,
 	EXIT_FAULT = 71,
@@ -40,6 +43,7 @@ enum {
 enum phase {
 	PHASE_BARE,    /* nothing attached */
 	PHASE_REFUSED, /* the backing was not good: no export */
+	PHASE_HELD,    /* locked and drained; the last requests are on their way out of the volume */
 	PHASE_KEYLESS, /* the export exists and refuses */
 	PHASE_ASKING,  /* the one-shot hsm has the page */
 	PHASE_OPENING, /* keys in the ring, the volume is being opened */
@@ -61,8 +65,13 @@ struct control {
 	uint64_t ticket_nonce;
 	uint32_t generation;
 	struct opener opener;
-	_Atomic(struct volume *) volume;
+	bool opening;          /* the opener has not been joined */
+	struct volume *volume; /* the control thread's; requests have it from the turnstile */
+	struct turnstile turnstile;
+	uint64_t hold_until_ns; /* CLOCK_BOOTTIME: for how long requests wait without a key */
+	bool served, hold_over_told;
 	atomic_uint clients, stuck_clients;
+	_Atomic uint64_t refused_ms; /* when a client was turned away last */
 	atomic_bool closing;
 	atomic_int fault; /* of enum fault */
 	pthread_t thread;
@@ -78,6 +87,7 @@ struct fall {
 	bool self;     /* our own deadline, not an order */
 	bool silent;   /* there is nobody to tell */
 	bool no_drain; /* what is in memory is not to be trusted */
+	bool hold;     /* the process may stay */
 	uint32_t generation;
 	uint64_t nonce;
 	int exit_code;
@@ -143,7 +153,7 @@ static void tell_opened(struct control *c, int error, uint8_t verdict, const cha
 	o->generation = c->generation;
 	o->error = error;
 	o->verdict = verdict;
-	o->size = error == 0 ? volume_size(atomic_load(&c->volume)) : 0;
+	o->size = error == 0 ? volume_size(c->volume) : 0;
 	snprintf(o->kernel, sizeof o->kernel, "%s", keyring_kernel_name(c->ring));
 	o->memory = (uint8_t)keyring_memory_kind(c->ring);
 	snprintf(o->text, sizeof o->text, "%s", text);
@@ -166,7 +176,7 @@ static void tell_event(struct control *c, enum dp_event event, uint64_t count, c
 
 static void shut_keys(struct control *c, uint64_t *cut_ns, uint64_t *wiped_ns)
 {
-	struct volume *v = atomic_load(&c->volume);
+	struct volume *v = c->volume;
 
 	*cut_ns = boot_now_ns();
 	keyslot_close(&c->key);
@@ -214,8 +224,7 @@ static void wait_for_clients_gone(struct control *c)
 /* An opening under way has acknowledged nothing to anybody, so there is nothing to drain; the ring's wipe stopped it. */
 static int drain(struct control *c)
 {
-	struct volume *v = atomic_load(&c->volume);
-	int r = v != NULL ? volume_lock_drain(v) : 0;
+	int r = c->volume != NULL ? volume_lock_drain(c->volume) : 0;
 
 	if (r != 0)
 		log_error("volume %s: acknowledged writes may be lost: %s", c->attach.name, error_text(r));
@@ -223,38 +232,59 @@ static int drain(struct control *c)
 }
 
 /* The one record of a fall that no supervisor hears of: with times, as the ledger has of the others. */
-static void log_fall(const struct control *c, const char *why, uint64_t cut_ns, uint64_t wiped_ns)
+static void log_fall(const struct control *c, const char *why, uint64_t cut_ns, uint64_t wiped_ns, bool hold)
 {
-	log_error("volume %s: %s: I/O cut at %llu.%09llu s of the boot clock, keys wiped at %llu.%09llu s; the process ends",
+	log_error("volume %s: %s: I/O cut at %llu.%09llu s of the boot clock, keys wiped at %llu.%09llu s; %s",
 		  c->attach.name, why, (unsigned long long)(cut_ns / 1000000000u), (unsigned long long)(cut_ns % 1000000000u),
-		  (unsigned long long)(wiped_ns / 1000000000u), (unsigned long long)(wiped_ns % 1000000000u));
+		  (unsigned long long)(wiped_ns / 1000000000u), (unsigned long long)(wiped_ns % 1000000000u),
+		  hold ? "requests wait" : "the process ends");
 }
 
-/* Nothing is logged before the keys are wiped: a log that nobody reads any more can make its writer wait. */
-_Noreturn static void lock(struct control *c, const struct fall *f)
+static void cut_clients(struct control *c)
 {
-	uint64_t cut_ns, wiped_ns;
-	bool told;
-	int error;
-
-	shut_keys(c, &cut_ns, &wiped_ns);
-	told = f->silent || tell_wiped(c, f, cut_ns, wiped_ns);
 	atomic_store(&c->closing, true);
 	plaintext_cut_clients();
+}
+
+_Noreturn static void end(struct control *c, int exit_code)
+{
+	turnstile_give_up(&c->turnstile);
+	cut_clients(c);
+	wait_for_clients_gone(c);
+	_exit(exit_code);
+}
+
+/* Keys first, whatever comes after, the log too: one that nobody reads any more can make its writer wait. Returns only if the
+ * process stays: for clients who wait for the key, and who lost nothing. */
+static void lock(struct control *c, const struct fall *f)
+{
+	bool hold = f->hold && c->attach.hold_ns != 0 && c->phase > PHASE_REFUSED, told;
+	uint64_t cut_ns, wiped_ns;
+	int error;
+
+	if (c->phase == PHASE_SERVING)
+		c->hold_until_ns = boot_now_ns() + c->attach.hold_ns;
+	turnstile_shut(&c->turnstile, hold ? c->hold_until_ns : 0);
+	shut_keys(c, &cut_ns, &wiped_ns);
+	told = f->silent || tell_wiped(c, f, cut_ns, wiped_ns);
+	if (!hold)
+		cut_clients(c);
 	if (f->why != NULL)
-		log_fall(c, f->why, cut_ns, wiped_ns);
+		log_fall(c, f->why, cut_ns, wiped_ns, hold);
 	error = f->no_drain ? ERR_FAILSTOP : drain(c);
 	if (!told)
 		tell_wiped(c, f, cut_ns, wiped_ns);
 	if (!f->silent)
 		tell_drained(c, f, error);
-	wait_for_clients_gone(c);
-	_exit(f->exit_code);
+	if (!hold || error != 0)
+		end(c, f->exit_code);
+	c->phase = PHASE_HELD;
 }
 
 _Noreturn static void lock_lost(struct control *c, const char *why, int exit_code)
 {
 	lock(c, &(struct fall){ .silent = true, .exit_code = exit_code, .why = why });
+	_exit(exit_code);
 }
 
 /* ---- deadlines ---- */
@@ -305,6 +335,7 @@ static void check_deadlines(struct control *c)
 	heartbeat = c->heartbeat_ns <= c->proof_ns;
 	lock(c, &(struct fall){ .cause = heartbeat ? LOCK_CAUSE_SUPERVISOR_LOST : LOCK_CAUSE_UNREACHABLE,
 				.self = true,
+				.hold = true,
 				.generation = c->generation,
 				.why = heartbeat ? "the supervisor has been silent for too long"
 						 : "the last good proof is too old" });
@@ -377,6 +408,9 @@ static void on_attach(struct control *c, const struct message *m, const int *fds
 	c->attach = m->body.dp_attach;
 	r = attach_backing(c, fds[0], text, sizeof text);
 	c->phase = r == 0 ? PHASE_KEYLESS : PHASE_REFUSED;
+	c->hold_until_ns = c->attach.hold_until_ns;
+	atomic_store(&c->turnstile.holds, c->attach.hold_ns != 0);
+	turnstile_shut(&c->turnstile, c->hold_until_ns);
 	if (r != 0)
 		log_error("volume %s: %s", c->attach.name, text);
 	tell_ready(c, m->nonce, r, r == 0 ? c->attach.size : 0, text);
@@ -444,6 +478,7 @@ static void start_opening(struct control *c)
 	memcpy(o->kcv, c->attach.kcv, sizeof o->kcv);
 	c->phase = PHASE_OPENING;
 	r = opener_start(o);
+	c->opening = r == 0;
 	if (r != 0)
 		unlock_failed(c, r, VERDICT_GOOD, "no thread to open the volume with");
 }
@@ -475,6 +510,7 @@ static void on_opened(struct control *c)
 	char text[TEXT_MAX_BYTES];
 	int r = opener_join(&c->opener);
 
+	c->opening = false;
 	if (r != 0) {
 		snprintf(text, sizeof text, "%s%s%s", error_text(r), c->opener.why[0] != '\0' ? ": " : "", c->opener.why);
 		unlock_failed(c, r, VERDICT_GOOD, text);
@@ -482,10 +518,68 @@ static void on_opened(struct control *c)
 	}
 	c->phase = PHASE_SERVING;
 	c->next_stats_ms = monotonic_ms() + STATS_MS;
-	atomic_store(&c->volume, c->opener.volume);
+	c->served = true;
+	c->failstop_told = c->hold_over_told = false;
+	c->bad_tags_told = 0;
+	c->volume = c->opener.volume;
+	turnstile_open(&c->turnstile, c->volume);
 	log_notice("volume %s: open, %s kernel, keys in %s", c->attach.name, keyring_kernel_name(c->ring),
 		   secret_memory_kind_name(keyring_memory_kind(c->ring)));
 	tell_opened(c, 0, VERDICT_GOOD, "");
+}
+
+/* ---- a volume that is held ---- */
+
+/* Locked, drained, and nobody is inside: closing it only frees. */
+static void forget_volume(struct control *c)
+{
+	uint64_t unused;
+
+	if (c->opening) { /* the ring's wipe stopped it, or came too late for it: then nobody has seen that volume yet */
+		opener_join(&c->opener);
+		c->opening = false;
+		if (c->opener.volume != NULL)
+			volume_lock_keys(c->opener.volume, &unused, &unused);
+		c->volume = c->opener.volume;
+	}
+	if (c->volume != NULL)
+		volume_close(c->volume);
+	c->volume = NULL;
+	keyring_destroy(c->ring);
+	c->ring = NULL;
+}
+
+/* The walls are those of the first key: a ring of its own, the header judged anew, READY, and then a ticket and a one-shot hsm. */
+static void begin_anew(struct control *c)
+{
+	char text[TEXT_MAX_BYTES] = "";
+	int r;
+
+	if (c->phase != PHASE_HELD || !turnstile_empty(&c->turnstile) || (c->opening && !atomic_load(&c->opener.done)))
+		return;
+	forget_volume(c);
+	r = check_header(c, text, sizeof text);
+	if (r == 0 && (r = new_ring(c)) != 0)
+		refuse(text, sizeof text, r, "memory for keys: %s", error_text(r));
+	if (r != 0) {
+		log_error("volume %s: cannot be held any longer: %s", c->attach.name, text);
+		end(c, 0);
+	}
+	c->phase = PHASE_KEYLESS;
+	tell_ready(c, 0, 0, c->attach.size, "");
+}
+
+/* Requests turn away by themselves when their time is over. A process that served has their plaintext in buffers that nobody else
+ * can wipe: it ends. While a key is on its way it is waited for. */
+static void check_hold(struct control *c)
+{
+	if (c->attach.hold_ns == 0 || c->hold_until_ns == 0 || c->hold_over_told || c->phase > PHASE_KEYLESS ||
+	    c->phase < PHASE_HELD || boot_now_ns() < c->hold_until_ns)
+		return;
+	c->hold_over_told = true;
+	tell_event(c, DP_EVENT_HOLD_OVER, 0, "hold_timeout is over: requests that waited have failed");
+	if (c->served)
+		end(c, 0);
 }
 
 /* ---- statistics and alarms ---- */
@@ -531,7 +625,7 @@ static void tick(struct control *c)
 	if (c->phase != PHASE_SERVING || monotonic_ms() < c->next_stats_ms)
 		return;
 	c->next_stats_ms = monotonic_ms() + STATS_MS;
-	volume_stats(atomic_load(&c->volume), &s);
+	volume_stats(c->volume, &s);
 	send_stats(c, &s);
 	raise_alarms(c, &s);
 }
@@ -558,13 +652,14 @@ static void on_wake(struct control *c)
 	if (read(c->wake_fd, &count, sizeof count) < 0)
 		return;
 	check_fault(c);
+	begin_anew(c);
 	if (c->phase == PHASE_OPENING && atomic_load(&c->opener.done)) {
 		on_opened(c);
 		return;
 	}
 	if (c->phase != PHASE_SERVING)
 		return;
-	volume_stats(atomic_load(&c->volume), &s);
+	volume_stats(c->volume, &s);
 	if ((s.failstop && !c->failstop_told) || (s.bad_tags > 0 && c->bad_tags_told == 0))
 		raise_alarms(c, &s);
 }
@@ -580,7 +675,11 @@ static void on_deadlines(struct control *c, const struct message *m, const int *
 static void on_lock(struct control *c, const struct message *m, const int *fds)
 {
 	(void)fds;
-	lock(c, &(struct fall){ .cause = m->body.dp_lock.cause, .generation = m->body.dp_lock.generation, .nonce = m->nonce });
+	lock(c, &(struct fall){ .cause = m->body.dp_lock.cause,
+				.hold = m->body.dp_lock.hold,
+				.generation = m->body.dp_lock.generation,
+				.nonce = m->nonce });
+	begin_anew(c);
 }
 
 static void on_detach(struct control *c, const struct message *m, const int *fds)
@@ -641,12 +740,12 @@ static bool take_order(struct control *c)
 
 /* ---- the loop ---- */
 
-static int ms_to_stats(const struct control *c)
+static int ms_to_look(const struct control *c)
 {
 	uint64_t now = monotonic_ms();
 
 	if (c->phase != PHASE_SERVING)
-		return -1;
+		return c->attach.hold_ns != 0 && !c->hold_over_told ? HOLD_LOOK_MS : -1;
 	return now >= c->next_stats_ms ? 0 : (int)(c->next_stats_ms - now);
 }
 
@@ -660,7 +759,7 @@ static void round_once(struct control *c)
 	};
 	uint64_t fired;
 
-	if (poll(p, sizeof p / sizeof p[0], ms_to_stats(c)) < 0)
+	if (poll(p, sizeof p / sizeof p[0], ms_to_look(c)) < 0)
 		return;
 	for (int i = 0; p[0].revents != 0 && i < ORDERS_A_ROUND && take_order(c); i++)
 		continue;
@@ -671,6 +770,8 @@ static void round_once(struct control *c)
 		on_hsm_answer(c);
 	if (p[2].revents != 0)
 		on_wake(c);
+	begin_anew(c);
+	check_hold(c);
 	tick(c);
 }
 
@@ -704,6 +805,7 @@ int control_create(struct control **out, int fd)
 	if (c->timer_fd < 0 || c->wake_fd < 0)
 		goto failed;
 	sem_init(&c->ready, 0, 0);
+	turnstile_init(&c->turnstile, c->wake_fd);
 	keyslot_init(&c->key);
 	channel_init(&c->supervisor, fd, ROLE_DATAPLANE, ROLE_SUPERVISOR);
 	if (say_hello(c) != 0)
@@ -736,9 +838,16 @@ bool control_read_only(const struct control *c)
 	return c->attach.read_only;
 }
 
-struct volume *control_volume(struct control *c)
+struct volume *control_enter(struct control *c)
 {
-	return atomic_load_explicit(&c->volume, memory_order_acquire);
+	return turnstile_try(&c->turnstile);
+}
+
+bool control_leave(struct control *c, struct volume *v, int error)
+{
+	if (v != NULL)
+		turnstile_leave(&c->turnstile);
+	return error == ERR_REVOKED && turnstile_wait(&c->turnstile, v);
 }
 
 void control_noticed(struct control *c, int error)
@@ -769,8 +878,13 @@ bool control_client_came(struct control *c)
 {
 	if (atomic_load(&c->closing))
 		return false;
-	atomic_fetch_add(&c->clients, 1);
-	return true;
+	if (atomic_fetch_add(&c->clients, 1) < c->attach.connections || c->attach.connections == 0)
+		return true;
+	atomic_fetch_sub(&c->clients, 1);
+	if (monotonic_ms() - atomic_exchange(&c->refused_ms, monotonic_ms()) > REFUSED_LOG_MS)
+		log_warning("volume %s: a client was turned away: %u connections are open, and `connections` allows no more",
+			    c->attach.name, c->attach.connections);
+	return false;
 }
 
 void control_client_went(struct control *c)

@@ -1,7 +1,9 @@
 /* The serving dataplane's control thread: takes the supervisor's orders, keeps the deadlines, gets the key, and lets the gate
  * fall. What must hold: it never waits for a disk or for an hsm while a key is in RAM, except in the lock's own drain, when none
  * is left; MSG_DP_WIPED goes out the moment the keys are gone; a lost, silent or malformed supervisor ends in wiped keys and the
- * end of the process. The volume, once published, is never freed: the process ends with it. */
+ * end of the process. A gate that falls ends the process, unless the volume is held: then the process stays for its clients'
+ * connections, which nobody could take over, and gets a new ring and opens the volume anew when the key comes back. Nothing of
+ * the old ring or volume is used again. */
 #ifndef FALLGATE_DATAPLANE_CONTROL_H
 #define FALLGATE_DATAPLANE_CONTROL_H
 
@@ -31,8 +33,12 @@ void control_wait_ready(struct control *c);
 uint64_t control_size(const struct control *c);
 bool control_read_only(const struct control *c);
 
-/* The volume, or NULL while there is no key. Any thread. */
-struct volume *control_volume(struct control *c);
+/* The volume for one request, or NULL while there is no key. Any thread. */
+struct volume *control_enter(struct control *c);
+
+/* Its end, with the request's error; after NULL, with ERR_REVOKED. Waits while the volume is held, if it was the gate that
+ * stopped the request: true when it is to be tried again. Any thread. */
+bool control_leave(struct control *c, struct volume *v, int error);
 
 /* An operation ended with this error: the control thread looks whether there is something to tell. Any thread. */
 void control_noticed(struct control *c, int error);
@@ -44,7 +50,7 @@ void control_fault(struct control *c, bool orderly);
 /* A client's connection stands still until the process ends. Returns how many do by now. Any thread, from a signal handler. */
 unsigned control_client_stuck(struct control *c);
 
-/* A client came or went. False: the gate is falling, nobody may come. Any thread. */
+/* A client came or went. False: the gate is falling, nobody may come, or there are too many. Any thread. */
 bool control_client_came(struct control *c);
 void control_client_went(struct control *c);
 

@@ -177,7 +177,16 @@ static struct volume *enter(void *handle)
 	if (!entered)
 		block_signals();
 	entered = true;
-	return control_volume(handle);
+	return control_enter(handle);
+}
+
+/* true: the gate fell, the key is back, and the request is to be done again from its beginning. What a thread read before does
+ * not lie in its buffer while it waits. */
+static bool leave(void *handle, struct volume *v, int error)
+{
+	if (error == ERR_REVOKED)
+		plaintext_enter();
+	return control_leave(handle, v, error);
 }
 
 static int answer(void *handle, int error)
@@ -191,45 +200,62 @@ static int answer(void *handle, int error)
 
 static int plugin_pread(void *handle, void *buf, uint32_t count, uint64_t offset, uint32_t flags)
 {
-	struct volume *v = enter(handle);
+	struct volume *v;
 	int r;
 
 	(void)flags;
-	plaintext_reading(buf, count);
-	r = v != NULL ? volume_read(v, buf, count, offset) : ERR_REVOKED;
-	if (r != 0)
-		plaintext_done(buf, count);
+	do {
+		v = enter(handle);
+		plaintext_reading(buf, count);
+		r = v != NULL ? volume_read(v, buf, count, offset) : ERR_REVOKED;
+		if (r != 0)
+			plaintext_done(buf, count);
+	} while (leave(handle, v, r));
 	return answer(handle, r);
 }
 
-/* The buffer is nbdkit's, and after this call it is only read into again: it may be wiped. */
+/* The buffer is nbdkit's, and after this call it is only read into again: it may be wiped. While the volume is held it is kept:
+ * nobody else has what the client wants written. */
 static int plugin_pwrite(void *handle, const void *buf, uint32_t count, uint64_t offset, uint32_t flags)
 {
-	struct volume *v = enter(handle);
 	void *mine = (void *)(uintptr_t)buf;
+	struct volume *v;
 	int r;
 
 	plaintext_writing(mine, count);
-	r = v != NULL ? volume_write(v, buf, count, offset, (flags & NBDKIT_FLAG_FUA) != 0) : ERR_REVOKED;
+	do {
+		v = enter(handle);
+		r = v != NULL ? volume_write(v, buf, count, offset, (flags & NBDKIT_FLAG_FUA) != 0) : ERR_REVOKED;
+	} while (leave(handle, v, r));
 	plaintext_done(mine, count);
 	return answer(handle, r);
 }
 
 static int plugin_flush(void *handle, uint32_t flags)
 {
-	struct volume *v = enter(handle);
+	struct volume *v;
+	int r;
 
 	(void)flags;
 	plaintext_enter();
-	return answer(handle, v != NULL ? volume_flush(v) : ERR_REVOKED);
+	do {
+		v = enter(handle);
+		r = v != NULL ? volume_flush(v) : ERR_REVOKED;
+	} while (leave(handle, v, r));
+	return answer(handle, r);
 }
 
 static int zero(void *handle, uint32_t count, uint64_t offset, bool punch, uint32_t flags)
 {
-	struct volume *v = enter(handle);
+	struct volume *v;
+	int r;
 
 	plaintext_enter();
-	return answer(handle, v != NULL ? volume_zero(v, count, offset, punch, (flags & NBDKIT_FLAG_FUA) != 0) : ERR_REVOKED);
+	do {
+		v = enter(handle);
+		r = v != NULL ? volume_zero(v, count, offset, punch, (flags & NBDKIT_FLAG_FUA) != 0) : ERR_REVOKED;
+	} while (leave(handle, v, r));
+	return answer(handle, r);
 }
 
 static int plugin_trim(void *handle, uint32_t count, uint64_t offset, uint32_t flags)
@@ -245,14 +271,16 @@ static int plugin_zero(void *handle, uint32_t count, uint64_t offset, uint32_t f
 
 struct extent_list {
 	struct nbdkit_extents *list;
-	bool only_one;
+	bool only_one, any;
 };
 
 enum { EXTENTS_ENOUGH = 1, EXTENTS_FAILED = 2 };
 
 static int add_extent(void *context, uint64_t at, uint64_t size, bool is_zero)
 {
-	const struct extent_list *e = context;
+	struct extent_list *e = context;
+
+	e->any = true;
 
 	if (nbdkit_add_extent(e->list, at, size, is_zero ? NBDKIT_EXTENT_HOLE | NBDKIT_EXTENT_ZERO : 0) != 0)
 		return EXTENTS_FAILED;
@@ -261,12 +289,17 @@ static int add_extent(void *context, uint64_t at, uint64_t size, bool is_zero)
 
 static int plugin_extents(void *handle, uint32_t count, uint64_t offset, uint32_t flags, struct nbdkit_extents *extents)
 {
-	struct volume *v = enter(handle);
 	struct extent_list e = { .list = extents, .only_one = (flags & NBDKIT_FLAG_REQ_ONE) != 0 };
+	struct volume *v;
 	int r;
 
 	plaintext_enter();
-	r = v != NULL ? volume_extents(v, count, offset, add_extent, &e) : ERR_REVOKED;
+	do {
+		v = enter(handle);
+		r = v != NULL ? volume_extents(v, count, offset, add_extent, &e) : ERR_REVOKED;
+		if (r == ERR_REVOKED && e.any)
+			r = 0; /* a list may be short, and no entry can be taken back */
+	} while (leave(handle, v, r));
 	if (r == EXTENTS_FAILED)
 		return -1;
 	return answer(handle, r == EXTENTS_ENOUGH ? 0 : r);

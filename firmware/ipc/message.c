@@ -84,7 +84,7 @@ static const struct field dp_job_fields[] = {
 	NAME(msg_dp_job, volume.name), BOOL(msg_dp_job, volume.read_only), BOOL(msg_dp_job, volume.assume_4k),
 	TEXT(msg_dp_job, volume.kernel), BYTE(msg_dp_job, verb, JOB_CHECK, JOB_VERB_COUNT - 1), JOB_OPTIONS(msg_dp_job),
 };
-static const struct field dp_lock_fields[] = { CAUSE(msg_dp_lock, cause) };
+static const struct field dp_lock_fields[] = { CAUSE(msg_dp_lock, cause), BOOL(msg_dp_lock, hold) };
 static const struct field dp_ready_fields[] = {
 	BOOL(msg_dp_ready, ok), ERROR(msg_dp_ready, error), TEXT(msg_dp_ready, text),
 };
@@ -97,7 +97,7 @@ static const struct field dp_job_done_fields[] = { ERROR(msg_dp_job_done, error)
 static const struct field dp_wiped_fields[] = { CAUSE(msg_dp_wiped, cause), BOOL(msg_dp_wiped, self) };
 static const struct field dp_drained_fields[] = { ERROR(msg_dp_drained, error) };
 static const struct field dp_event_fields[] = {
-	BYTE(msg_dp_event, event, DP_EVENT_FAILSTOP, DP_EVENT_BAD_TAG), TEXT(msg_dp_event, text),
+	BYTE(msg_dp_event, event, DP_EVENT_FAILSTOP, DP_EVENT_HOLD_OVER), TEXT(msg_dp_event, text),
 };
 static const struct field dp_stats_fields[] = { BOOL(msg_dp_stats, failstop) };
 

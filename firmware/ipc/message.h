@@ -65,7 +65,7 @@ enum message_type {
 	MSG_DP_JOB_DONE,
 	MSG_DP_WIPED,
 	MSG_DP_DRAINED,
-	MSG_DP_EVENT, /* fail-stop, bad tags */
+	MSG_DP_EVENT, /* fail-stop, bad tags, the end of a hold */
 	MSG_DP_STATS,
 
 	/* mgmt -> supervisor */
@@ -206,6 +206,9 @@ struct msg_dp_attach {
 	bool assume_4k;  /* the operator knows that the device writes 4 KiB at once, though it does not say so */
 	uint32_t cache_mib; /* node cache; 0 = default */
 	char kernel[16];    /* forced AEAD kernel, empty = the best */
+	uint32_t connections;   /* at most; 0: as many as come */
+	uint64_t hold_ns;       /* on_lock = hold: how long requests wait after a lock; 0: they fail at once */
+	uint64_t hold_until_ns; /* CLOCK_BOOTTIME: how long those wait that come before the first key */
 };
 
 struct msg_dp_create {
@@ -258,6 +261,7 @@ struct msg_dp_deadlines {
 
 struct msg_dp_lock {
 	uint8_t cause; /* enum gate_cause */
+	bool hold;     /* where the volume is one that is held: this lock does not end that */
 	uint32_t generation;
 };
 
@@ -310,7 +314,7 @@ struct msg_dp_drained {
 	uint64_t drained_ns;
 };
 
-enum dp_event { DP_EVENT_FAILSTOP = 1, DP_EVENT_BAD_TAG = 2 };
+enum dp_event { DP_EVENT_FAILSTOP = 1, DP_EVENT_BAD_TAG = 2, DP_EVENT_HOLD_OVER = 3 };
 
 struct msg_dp_event {
 	uint8_t event; /* enum dp_event */

@@ -25,7 +25,7 @@
 #define SECOND UINT64_C(1000000000)
 #define HOUR   (3600 * SECOND)
 
-enum { PHYSICAL_LINE_BYTES = 2048 };
+enum { PHYSICAL_LINE_BYTES = 2048, CONNECTIONS_DEFAULT = 16 };
 
 /* One file being read. */
 struct reader {
@@ -157,6 +157,17 @@ static bool take_choice(struct reader *r, const char *key, const char *value, co
 		snprintf(all + strlen(all), sizeof all - strlen(all), "%s%s", i ? ", " : "", words[i]);
 	}
 	return wrong(r, "%s = %.100s is not known; choose from: %s", key, value, all);
+}
+
+static bool take_count(struct reader *r, const char *key, const char *v, uint32_t *out, uint32_t high, uint32_t usual)
+{
+	const char *rest;
+	uint64_t n;
+
+	if (!parse_number(v, &n, &rest) || rest[0] != '\0' || n < 1 || n > high)
+		return wrong(r, "%s = %.100s is not a number from 1 to %u; %u is the default", key, v, high, usual);
+	*out = (uint32_t)n;
+	return true;
 }
 
 /* ---- [agent] ---- */
@@ -412,13 +423,7 @@ static bool k_outage_budget(struct reader *r, const char *key, const char *v)
 
 static bool k_fresh_every(struct reader *r, const char *key, const char *v)
 {
-	const char *rest;
-	uint64_t n;
-
-	if (!parse_number(v, &n, &rest) || rest[0] != '\0' || n < 1 || n > 100000)
-		return wrong(r, "%s = %.100s is not a number from 1 to 100000; 10 is the default", key, v);
-	r->kek->fresh_every = (unsigned)n;
-	return true;
+	return take_count(r, key, v, &r->kek->fresh_every, 100000, 10);
 }
 
 /* ---- [volume] ---- */
@@ -455,10 +460,23 @@ static bool v_attach(struct reader *r, const char *key, const char *v)
 
 static bool v_on_lock(struct reader *r, const char *key, const char *v)
 {
-	static const char *const words[] = { "fail", NULL };
-	unsigned which;
+	static const char *const words[] = { "fail", "hold", NULL };
+	unsigned which = 0;
 
-	return take_choice(r, key, v, words, &which);
+	if (!take_choice(r, key, v, words, &which))
+		return false;
+	r->volume->hold = which == 1;
+	return true;
+}
+
+static bool v_hold_timeout(struct reader *r, const char *key, const char *v)
+{
+	return take_duration(r, key, v, &r->volume->hold_timeout_ns, SECOND, 24 * HOUR);
+}
+
+static bool v_connections(struct reader *r, const char *key, const char *v)
+{
+	return take_count(r, key, v, &r->volume->connections, 1024, CONNECTIONS_DEFAULT);
 }
 
 static bool v_listen(struct reader *r, const char *key, const char *v)
@@ -568,6 +586,8 @@ static const struct key_row volume_keys[] = {
 	{ "kek",            v_kek,            true,  false },
 	{ "attach",         v_attach,         false, false },
 	{ "on_lock",        v_on_lock,        false, false },
+	{ "hold_timeout",   v_hold_timeout,   false, false },
+	{ "connections",    v_connections,    false, false },
 	{ "listen",         v_listen,         false, false },
 	{ "listen_mode",    v_listen_mode,    false, false },
 	{ "read_only",      v_read_only,      false, false },
@@ -733,7 +753,10 @@ static void read_volume_file(struct config *c, const char *path, const char *nam
 {
 	struct reader r = { .path = path, .volume_file = true, .config = c, .volume = out, .errors = errors };
 
-	*out = (struct volume_config){ .attach_auto = true, .listen_mode = 0600 };
+	*out = (struct volume_config){ .attach_auto = true,
+				       .listen_mode = 0600,
+				       .hold_timeout_ns = 120 * SECOND,
+				       .connections = CONNECTIONS_DEFAULT };
 	strcpy(out->name, name);
 	snprintf(out->where, sizeof out->where, "%s", path);
 	read_file(&r);

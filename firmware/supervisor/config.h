@@ -48,6 +48,9 @@ struct volume_config {
 	bool attach_auto;
 	bool read_only;
 	bool assume_4k;
+	bool hold; /* on_lock */
+	uint64_t hold_timeout_ns;
+	uint32_t connections;
 	uint32_t cache_mib;
 	char kernel[16]; /* empty: the best */
 	enum listen_kind listen;

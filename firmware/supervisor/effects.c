@@ -63,7 +63,9 @@ static void send_lock(struct volume *v, const struct step_context *s)
 	}
 	message_init(&m, detach ? MSG_DP_DETACH : MSG_DP_LOCK, v->gate.seq);
 	if (!detach)
-		m.body.dp_lock = (struct msg_dp_lock){ .cause = (uint8_t)v->gate.cause, .generation = v->generation };
+		m.body.dp_lock = (struct msg_dp_lock){ .cause = (uint8_t)v->gate.cause,
+						       .hold = volume_holds(v),
+						       .generation = v->generation };
 	if (child_send(&v->dataplane, &m, NULL, 0) == 0)
 		v->dataplane.stage = STAGE_LOCKING;
 	else
@@ -88,6 +90,8 @@ static void latch_changed(struct volume *v, const struct step_context *s)
 {
 	(void)s;
 	v->gate_durable = false;
+	if (v->gate.latched && !volume_holds(v))
+		volume_end_hold(v);
 }
 
 static void start_dataplane(struct volume *v, const struct step_context *s)

@@ -22,11 +22,11 @@ static const struct permit permits[] = {
 	{ PEER_HSM,       MSG_HSM_VERDICT, IN(PROBING) | IN(TICKET) },
 
 	{ PEER_DATAPLANE, MSG_HELLO,       IN(NEW) },
-	{ PEER_DATAPLANE, MSG_DP_READY,    IN(ATTACHING) | IN(LOCKING) },              /* may cross an order to lock */
+	{ PEER_DATAPLANE, MSG_DP_READY,    IN(ATTACHING) | IN(LOCKING) | IN(DRAINED) }, /* may cross an order to lock; held */
 	{ PEER_DATAPLANE, MSG_DP_OPENED,   IN(UNLOCKING) | IN(LOCKING) },              /* likewise */
 	{ PEER_DATAPLANE, MSG_DP_WIPED,    IN(UNLOCKING) | IN(SERVING) | IN(KEYLESS) | IN(LOCKING) },
 	{ PEER_DATAPLANE, MSG_DP_DRAINED,  IN(WIPED) },
-	{ PEER_DATAPLANE, MSG_DP_EVENT,    ALIVE | IN(WIPED) },
+	{ PEER_DATAPLANE, MSG_DP_EVENT,    ALIVE | IN(WIPED) | IN(DRAINED) },
 	{ PEER_DATAPLANE, MSG_DP_STATS,    ALIVE | IN(WIPED) },
 
 	{ PEER_CREATOR,   MSG_HELLO,       IN(NEW) },

@@ -22,7 +22,7 @@ enum stage {
 	STAGE_SERVING,   /* dataplane: DP_OPENED good */
 	STAGE_LOCKING,   /* dataplane: told to lock or detach */
 	STAGE_WIPED,     /* dataplane: said so */
-	STAGE_DRAINED,   /* dataplane: said so; nothing more is to come */
+	STAGE_DRAINED,   /* dataplane: said so; if its volume is held, READY comes again */
 	STAGE_CREATING,  /* creator: DP_CREATE and DP_TICKET sent */
 	STAGE_TALKING,   /* mgmt, console */
 	STAGE_JOB,       /* console: its job is under way; it listens */

@@ -44,6 +44,8 @@ static void note_transition(struct volume *v, const struct gate *before)
 		v->cut_ns = v->wiped_ns = v->drained_ns = 0;
 		v->drain_error = 0;
 	}
+	if (v->config.hold && (gate_state_serves(before->state) || before->state == GATE_LOCKED))
+		v->hold_until_ns = boot_now() + v->config.hold_timeout_ns;
 	if (before->state == GATE_UNLOCKING && now != GATE_AVAILABLE) {
 		uint64_t wait = v->unlock_failures < 5 ? SEC_NS << v->unlock_failures : UNLOCK_RETRY_MAX_S * SEC_NS;
 
@@ -320,11 +322,16 @@ void volume_stop_dataplane(struct volume *v)
 
 	v->dataplane_wanted = false;
 	v->restarts = 0;
+	v->hold_until_ns = 0;
 	timer_disarm(&v->agent->loop, &v->restart);
 	export_unlisten(v);
 	v->retired = true;
-	if (!v->dataplane.alive || v->dataplane.stage >= STAGE_LOCKING)
-		return; /* gone, or on its way: what it drains is worth waiting for */
+	if (!v->dataplane.alive)
+		return;
+	if (v->dataplane.stage >= STAGE_LOCKING) {
+		volume_end_hold(v); /* else on its way: what it drains is worth waiting for */
+		return;
+	}
 	message_init(&m, MSG_DP_DETACH, 0);
 	if (v->dataplane.stage < STAGE_KEYLESS || child_send(&v->dataplane, &m, NULL, 0) != 0) {
 		child_kill(&v->dataplane, NULL);
@@ -332,6 +339,23 @@ void volume_stop_dataplane(struct volume *v)
 	}
 	v->dataplane.stage = STAGE_LOCKING;
 	timer_arm(&v->agent->loop, &v->reap_deadline, boot_now() + KEYLESS_END_MS * MS_NS);
+}
+
+/* Tampering and damage: what waits in the buffers of the process is not kept for a key that only an officer brings back. */
+bool volume_holds(const struct volume *v)
+{
+	bool distrusted = v->gate.latched && (v->gate.latch_cause == CAUSE_TAMPER || v->gate.latch_cause == CAUSE_INTEGRITY);
+
+	return v->config.hold && !distrusted && v->gate.cause != CAUSE_DETACHED;
+}
+
+void volume_end_hold(struct volume *v)
+{
+	enum stage s = v->dataplane.stage;
+
+	v->hold_until_ns = 0;
+	if (v->config.hold && v->dataplane.alive && (s == STAGE_KEYLESS || s == STAGE_DRAINED))
+		child_kill(&v->dataplane, "what it holds is let go");
 }
 
 void volume_pins(const struct volume *v, struct msg_dp_attach *out)
@@ -370,6 +394,9 @@ static void backing_opened(void *context, int fd, bool created, const char *text
 	}
 	message_init(&m, MSG_DP_ATTACH, v->gate.seq);
 	volume_pins(v, &m.body.dp_attach);
+	m.body.dp_attach.connections = v->config.connections;
+	m.body.dp_attach.hold_ns = v->config.hold ? v->config.hold_timeout_ns : 0;
+	m.body.dp_attach.hold_until_ns = v->config.hold ? v->hold_until_ns : 0;
 	r = child_send(&v->dataplane, &m, &fd, 1);
 	close(fd);
 	if (r == 0)
@@ -393,6 +420,10 @@ static void take_ready(struct volume *v, const struct msg_dp_ready *r)
 {
 	if (v->dataplane.stage == STAGE_LOCKING)
 		return; /* crossed the order to lock */
+	if (v->dataplane.stage == STAGE_DRAINED && (!v->config.hold || !r->ok || v->hold_until_ns == 0 || v->retired)) {
+		child_kill(&v->dataplane, v->config.hold ? NULL : "it was to end, and says that it is ready");
+		return;
+	}
 	if (r->ok) {
 		v->dataplane.stage = STAGE_KEYLESS;
 		v->dataplane_ready = true;
@@ -458,6 +489,8 @@ static void take_drained(struct volume *v, const struct msg_dp_drained *d)
 	v->drained_ns = d->drained_ns;
 	v->drain_error = d->error;
 	if (d->error != 0)
+		v->hold_until_ns = 0;
+	if (d->error != 0)
 		log_error("volume %s: acknowledged writes may be lost: the drain after the lock failed: %s", v->config.name,
 			  error_text(d->error));
 	if (v->held == EV_WIPED) /* the gate has not heard of the wipe yet */
@@ -475,6 +508,11 @@ static void take_event(struct volume *v, const struct msg_dp_event *e)
 	log_printable(text, sizeof text, e->text);
 	if (e->event == DP_EVENT_FAILSTOP) {
 		volume_feed(v, EV_ENGINE_FAILSTOP, CAUSE_NONE, NULL, text);
+		return;
+	}
+	if (e->event == DP_EVENT_HOLD_OVER) {
+		v->hold_until_ns = 0;
+		volume_feed(v, EV_HOLD_TIMEOUT, CAUSE_NONE, NULL, NULL);
 		return;
 	}
 	/* Damage in one place: told, recorded, counted; the reader got an error. The rest of the volume goes on. */
@@ -546,6 +584,8 @@ static void on_death(void *owner, struct child *c, int status)
 		volume_feed(v, EV_DATAPLANE_DEAD, CAUSE_NONE, NULL,
 			    served && !v->retired ? "the dataplane's process ended" : NULL);
 	}
+	if (served) /* what was not flushed may be lost: nobody waits as if nothing had happened */
+		v->hold_until_ns = 0;
 	if (v->dataplane_wanted && !v->dataplane.alive && !v->restart.armed)
 		volume_start_dataplane(v);
 }

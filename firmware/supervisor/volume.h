@@ -42,6 +42,7 @@ struct volume {
 	struct child dataplane;
 	bool dataplane_wanted, dataplane_ready;
 	bool retired;            /* told to end for good: its words no longer concern the gate */
+	uint64_t hold_until_ns;  /* on_lock = hold: CLOCK_BOOTTIME; how long requests may wait; 0: nobody is held */
 	struct opening *opening; /* of its backing store, for whichever process is there when it is done */
 	int listen_fd;
 	uint64_t busy_until_ns; /* a predecessor may hold the backing store until then */
@@ -118,6 +119,11 @@ void volume_send_deadlines(struct volume *v);
 /* `how` says that the dataplane has no key (any more). True: the one-shot hsm is killed and not reaped yet, and could still have
  * one: `how` is fed when it is gone, and the caller does not feed it. */
 bool volume_held(struct volume *v, enum gate_event how, enum gate_cause cause);
+
+/* Whether a lock for the present cause lets requests wait. */
+bool volume_holds(const struct volume *v);
+/* What was held is let go: its process, keyless, ends as soon as nothing is lost by it. */
+void volume_end_hold(struct volume *v);
 
 /* effects.c */
 void effects_run(struct volume *v, uint32_t actions, const struct gate *before, enum gate_event event);

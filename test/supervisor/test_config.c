@@ -99,7 +99,7 @@ static void a_good_configuration_is_read_whole(void **state)
 		     "/usr/libexec\n" KEK
 		     "environment = A=b ; and why\nenvironment = SOFTHSM2_CONF=@/s;x\nprobe_interval = 500ms\nfresh_every = 3\n"
 		     "outage_budget = 0\nhsm_deadline = 5s\ninit_args = configdir='sql:/x' flags=\n",
-		     VOLUME "attach = manual\non_lock = fail\nlisten = tcp:127.0.0.1:10809\nread_only = yes\ncache = 16M\n"
+		     VOLUME "attach = manual\non_lock = hold\nhold_timeout = 5m\nconnections = 4\nlisten = tcp:127.0.0.1:10809\nread_only = yes\ncache = 16M\n"
 			    "kernel = portable\nlisten_mode = 0660\n"),
 		0);
 	assert_int_equal(errors.count, 0);
@@ -122,6 +122,9 @@ static void a_good_configuration_is_read_whole(void **state)
 	assert_string_equal(v->listen_path, "127.0.0.1");
 	assert_int_equal(v->listen_port, 10809);
 	assert_int_equal(v->listen_mode, 0660);
+	assert_true(v->hold);
+	assert_int_equal(v->hold_timeout_ns, 300 * UINT64_C(1000000000));
+	assert_int_equal(v->connections, 4);
 	assert_int_equal(v->cache_mib, 16);
 	assert_string_equal(v->kernel, "portable");
 }
@@ -196,7 +199,9 @@ static const struct {
 	{ KEK, "[volume]\nbacking = @/demo.img\nsize = 18446744073709551616\nkek = main\n", "@/volumes.d/demo.conf:3: size = 18446744073709551616 is not a size in multiples of 4096 bytes; write e.g. 64M, 1G or 2T" },
 	{ KEK, "[volume]\nbacking = demo.img\nkek = main\n", "@/volumes.d/demo.conf:2: backing = demo.img is not an absolute path; begin it with /" },
 	{ KEK, "[volume]\nbacking = @/demo.img\n", "@/volumes.d/demo.conf: [volume] has no kek; add the line" },
-	{ KEK, VOLUME "on_lock = explode\n", "@/volumes.d/demo.conf:5: on_lock = explode is not known; choose from: fail" },
+	{ KEK, VOLUME "on_lock = explode\n", "@/volumes.d/demo.conf:5: on_lock = explode is not known; choose from: fail, hold" },
+	{ KEK, VOLUME "hold_timeout = 0\n", "@/volumes.d/demo.conf:5: hold_timeout = 0 is out of bounds; choose from 1000ms to 86400s" },
+	{ KEK, VOLUME "connections = 0\n", "@/volumes.d/demo.conf:5: connections = 0 is not a number from 1 to 1024; 16 is the default" },
 	{ KEK, VOLUME "attach = later\n", "@/volumes.d/demo.conf:5: attach = later is not known; choose from: auto, manual" },
 	{ KEK, VOLUME "listen = tcp:example.org:1\n", "@/volumes.d/demo.conf:5: listen = tcp:example.org:1 is not unix, unix:/path or tcp:ADDRESS:PORT; write one of these" },
 	{ KEK, VOLUME "listen_mode = 9\n", "@/volumes.d/demo.conf:5: listen_mode = 9 is not an octal mode; write e.g. 0600 or 0660" },
