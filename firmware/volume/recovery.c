@@ -369,8 +369,54 @@ static int unless_corrupt(struct recovery *p, const struct record *c, int r)
 	return 0;
 }
 
+/* A ZERO needs nothing on the medium: its entry is all there is to it. Objects that the tree knows in a newer version have seen
+ * it already (R14). */
+static int zero_in_tree(struct recovery *p, const struct record *c)
+{
+	struct volume *v = p->v;
+	const unsigned fanout = v->header.geometry.fanout, first = (unsigned)(c->index % fanout);
+	struct node *n;
+	unsigned unused;
+	int r;
+
+	if (c->level == v->header.geometry.levels) {
+		if (v->tree.top.ctr < c->slot.ctr) {
+			tree_zero(&v->tree, NULL, 0, 1, c->slot.ctr);
+			v->root_dirty = true;
+		}
+		return 0;
+	}
+	r = tree_pin(&v->tree, c->level + 1u, c->index / fanout, true, &n, &unused);
+	if (r < 0)
+		return r;
+	for (unsigned i = first; i < first + c->count; i++) {
+		struct slot now;
+
+		tree_get(n, i, &now);
+		if (now.ctr >= c->slot.ctr)
+			continue;
+		tree_zero(&v->tree, n, i, 1, c->slot.ctr);
+		tree_mark_dirty(&v->tree, n);
+	}
+	tree_unpin(&v->tree, n);
+	return 0;
+}
+
+/* With the level above settled: first what the log zeroed of this one, then the versions that are newer than that. In this order a
+ * ZERO never covers a node that was found after it, and what such a node says of its children counts. */
+static int zero_nodes(struct recovery *p, unsigned level)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < p->log.count && r == 0; i++)
+		if (p->log.all[i].level == level && p->log.all[i].slot.state == SLOT_ZERO)
+			r = unless_corrupt(p, &p->log.all[i], zero_in_tree(p, &p->log.all[i]));
+	return r;
+}
+
 static int settle_nodes(struct recovery *p)
 {
+	size_t at = 0, n;
 	int r = 0;
 
 	for (size_t i = 0; i < p->log.count && r == 0; i++)
@@ -378,9 +424,12 @@ static int settle_nodes(struct recovery *p)
 			r = add_record(&p->nodes, &p->log.all[i]);
 	if (p->nodes.count > 0)
 		qsort(p->nodes.all, p->nodes.count, sizeof p->nodes.all[0], by_object);
-	for (size_t i = 0, n; i < p->nodes.count && r == 0; i += n) {
-		n = same_object(&p->nodes, i);
-		r = unless_corrupt(p, &p->nodes.all[i], settle_node(p, &p->nodes.all[i], n));
+	for (unsigned level = p->v->header.geometry.levels; level > 0 && r == 0; level--) {
+		r = zero_nodes(p, level);
+		for (; at < p->nodes.count && p->nodes.all[at].level == level && r == 0; at += n) {
+			n = same_object(&p->nodes, at);
+			r = unless_corrupt(p, &p->nodes.all[at], settle_node(p, &p->nodes.all[at], n));
+		}
 	}
 	return r;
 }
@@ -433,40 +482,6 @@ static void cut_tests(struct recovery *p, const struct record *c)
 			p->tests.all[i].cut = true;
 }
 
-/* A ZERO needs nothing on the medium: its entry is all there is to it. Objects that the tree knows in a newer version have seen
- * it already (R14). */
-static int replay_zero(struct recovery *p, const struct record *c)
-{
-	struct volume *v = p->v;
-	const unsigned fanout = v->header.geometry.fanout, first = (unsigned)(c->index % fanout);
-	struct node *n;
-	unsigned unused;
-	int r;
-
-	cut_tests(p, c);
-	if (c->level == v->header.geometry.levels) {
-		if (v->tree.top.ctr < c->slot.ctr) {
-			tree_zero(&v->tree, NULL, 0, 1, c->slot.ctr);
-			v->root_dirty = true;
-		}
-		return 0;
-	}
-	r = tree_pin(&v->tree, c->level + 1u, c->index / fanout, true, &n, &unused);
-	if (r < 0)
-		return r;
-	for (unsigned i = first; i < first + c->count; i++) {
-		struct slot now;
-
-		tree_get(n, i, &now);
-		if (now.ctr >= c->slot.ctr)
-			continue;
-		tree_zero(&v->tree, n, i, 1, c->slot.ctr);
-		tree_mark_dirty(&v->tree, n);
-	}
-	tree_unpin(&v->tree, n);
-	return 0;
-}
-
 static int replay(struct recovery *p)
 {
 	int r = 0;
@@ -475,9 +490,11 @@ static int replay(struct recovery *p)
 		const struct record *c = &p->log.all[i];
 
 		if (c->slot.state == SLOT_ZERO)
-			r = unless_corrupt(p, c, replay_zero(p, c));
-		else if (c->level == 0)
-			r = unless_corrupt(p, c, replay_sector(p, c));
+			cut_tests(p, c);
+		if (c->level > 0)
+			continue;
+		r = c->slot.state == SLOT_ZERO ? zero_in_tree(p, c) : replay_sector(p, c);
+		r = unless_corrupt(p, c, r);
 	}
 	return r;
 }

@@ -368,6 +368,20 @@ void power_peek(struct block *b, void *out, size_t size, uint64_t at)
 	}
 }
 
+void power_poke(struct block *b, uint32_t page, const uint8_t *bytes)
+{
+	struct power *m = of(b);
+
+	m->start[page] = m->view[page] = memcpy(arena_page(&m->arena), bytes, POWER_PAGE);
+}
+
+bool power_blank(const struct block *b, uint32_t page)
+{
+	const uint8_t *bytes = of_const(b)->view[page];
+
+	return bytes == NULL || memcmp(bytes, zero_page, POWER_PAGE) == 0;
+}
+
 /* --- walking the record ------------------------------------------------------------------------------------------------ */
 
 /* The event at c->at is issued. */

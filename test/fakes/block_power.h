@@ -65,6 +65,12 @@ unsigned long power_failed(const struct block *b); /* calls the present fault ha
 /* Behind the engine's back, any alignment. */
 void power_peek(struct block *b, void *out, size_t size, uint64_t at);
 
+/* One page, durable at once, not recorded. */
+void power_poke(struct block *b, uint32_t page, const uint8_t *bytes);
+
+/* Is there anything on it? */
+bool power_blank(const struct block *b, uint32_t page);
+
 /* --- walking the record ------------------------------------------------------------------------------------------------ */
 
 struct power_cursor;

@@ -5,7 +5,10 @@
  * the recovery's own among them. Everything follows from the seed; a failure ends with the line that brings it back.
  *
  *   powercut [--points N] [--seed S] [--mutant NAME] [--second-cuts] [--geometry tiny|standard] [--only POINT]
- *            [--expect-failure] [--failures N] [--progress] */
+ *            [--expect-failure] [--failures N] [--progress] [--images DIR --image-count N]
+ *
+ * --images: a sample of the images, whole and damaged, before and after the recovery, with what was found there, for another
+ * reader (check_cuts.py). */
 #include <getopt.h>
 #include <malloc.h>
 #include <signal.h>
@@ -17,6 +20,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "powercut_images.h"
 #include "powercut_mutants.h"
 #include "powercut_play.h"
 
@@ -38,7 +42,8 @@ struct options {
 	uint64_t seed;
 	bool standard, second, expect_failure, progress, threaded;
 	int mutant;
-	const char *only;
+	const char *only, *images;
+	unsigned long image_count;
 };
 
 /* One record, the oracle that belongs to it, and an image to cut it into. */
@@ -61,6 +66,7 @@ struct run {
 	char path[PATH_MAX_BYTES]; /* of the point in hand */
 	char what[400];
 	const char *wanted; /* what is left of --only */
+	struct images *images; /* NULL: nobody wants any */
 	unsigned long points, second_points, deaths, events, failures, most_pending;
 	bool stop;
 };
@@ -198,13 +204,17 @@ static bool look(struct run *r, struct block *image)
 
 static bool check_image(struct run *r, struct block *image, const struct allowed *a, bool twice)
 {
-	bool good;
+	bool good, wanted = images_due(r->images, path_hash(r), r->points);
 
 	r->points++;
 	name_point(r);
 	entropy_seed(path_hash(r));
+	if (wanted)
+		images_begin(r->images, image, &r->world, r->path);
 	good = look(r, image) && check_found(r, a) && check_lost(r) && (!twice || check_stable(r, image));
 	session_kill(&r->session, image);
+	if (wanted && good)
+		images_end(r->images, image, r->got);
 	return good;
 }
 
@@ -609,6 +619,8 @@ static int all(const struct options *o)
 	if (r == NULL)
 		abort();
 	r->options = o;
+	if (o->images != NULL)
+		r->images = images_new(o->images, o->points, o->image_count);
 	for (; r->points < o->points && !r->stop && (o->only == NULL || seeds == 0); seeds++) {
 		r->seed = o->seed + seeds;
 		one_seed(r);
@@ -622,6 +634,7 @@ static int all(const struct options *o)
 		printf(r->failures > 0 ? "mutant %s: caught after %lu points: %s\n" : "mutant %s: SURVIVED %lu points%s\n",
 		       mutant_name(o->mutant), r->points, r->failures > 0 ? r->what : "");
 	code = (r->failures > 0) == o->expect_failure ? 0 : 1;
+	images_free(r->images);
 	free(r);
 	return code;
 }
@@ -650,7 +663,8 @@ static void watch_signals(void)
 static void usage(void)
 {
 	fprintf(stderr, "usage: powercut [--points N] [--seed S] [--mutant NAME] [--second-cuts] [--geometry tiny|standard]\n"
-			"                [--only POINT] [--expect-failure] [--failures N] [--progress] [--threaded]\nmutants:");
+			"                [--only POINT] [--expect-failure] [--failures N] [--progress] [--threaded]\n"
+			"                [--images DIR --image-count N]\nmutants:");
 	for (int m = 1; m < MUTANTS; m++)
 		fprintf(stderr, " %s", mutant_name(m));
 	fprintf(stderr, "\n");
@@ -670,6 +684,8 @@ static void parse(struct options *o, int argc, char **argv)
 		{ "failures", 1, NULL, 'f' },
 		{ "progress", 0, NULL, 'v' },
 		{ "threaded", 0, NULL, 't' },
+		{ "images", 1, NULL, 'i' },
+		{ "image-count", 1, NULL, 'n' },
 		{ 0 },
 	};
 	int c;
@@ -700,6 +716,12 @@ static void parse(struct options *o, int argc, char **argv)
 		case 'f':
 			o->failures = strtoul(optarg, NULL, 10);
 			break;
+		case 'i':
+			o->images = optarg;
+			break;
+		case 'n':
+			o->image_count = strtoul(optarg, NULL, 10);
+			break;
 		case 't':
 			o->threaded = true;
 			break;
@@ -715,7 +737,7 @@ static void parse(struct options *o, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-	struct options o = { .points = 20000, .failures = 1, .seed = 1 };
+	struct options o = { .points = 20000, .failures = 1, .seed = 1, .image_count = 100 };
 
 	parse(&o, argc, argv);
 	if (getenv("FALLGATE_TEST_LOG") == NULL)

@@ -3,6 +3,7 @@
  *
  *   powercut_random [--operations N] [--seed S] [--volume-operations N] [--progress] */
 #include <getopt.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -206,6 +207,9 @@ int main(int argc, char **argv)
 	parse(&o, argc, argv);
 	if (getenv("FALLGATE_TEST_LOG") == NULL)
 		log_open("powercut_random", (enum log_level)0);
+	/* every opening asks for the same large pieces: let them stay */
+	mallopt(M_MMAP_THRESHOLD, 32 << 20);
+	mallopt(M_TRIM_THRESHOLD, 512 << 20);
 	for (uint64_t i = 0; good && t.operations < o.operations; i++) {
 		unsigned long left = o.operations - t.operations;
 
