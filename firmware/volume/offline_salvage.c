@@ -464,13 +464,14 @@ enum outcome { OUT_MISSING, OUT_ZERO, OUT_OPENED };
 /* sectors_open for one, io and plain at place i. 1: it opened. */
 static int open_as(struct salvage *s, uint64_t lba, size_t i, const struct slot *slot)
 {
+	const uint8_t *in = s->io + i * SECTOR_BYTES;
 	uint8_t *out = s->plain + i * SECTOR_BYTES;
 	bool good = false;
 	int r;
 
 	if (slot->gen_ix >= GENERATIONS)
 		return 0;
-	r = sectors_open(&s->sealer, &s->run, lba, 1, s->io + i * SECTOR_BYTES, &out, slot, &good);
+	r = sectors_open(&s->sealer, &s->run, lba, 1, &in, &out, slot, &good);
 	if (r == ERR_REVOKED)
 		return revoked(s);
 	return r == 0 && good;

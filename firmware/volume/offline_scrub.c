@@ -123,15 +123,17 @@ static int lost_below(struct walk *k, unsigned level, uint64_t index)
 static int open_sectors(struct walk *k, uint64_t lba, size_t count, const struct slot *slots, bool *good)
 {
 	for (size_t done = 0, n; done < count; done += n) {
+		const uint8_t *in[AEAD_RUN_MAX];
 		uint8_t *out[AEAD_RUN_MAX];
 		int r;
 
 		n = count - done < AEAD_RUN_MAX ? count - done : AEAD_RUN_MAX;
 		for (size_t i = 0; i < n; i++) {
+			in[i] = k->io + (done + i) * SECTOR_BYTES;
 			out[i] = k->plain + i * SECTOR_BYTES;
 			good[done + i] = false;
 		}
-		r = sectors_open(&k->v->sealer, &k->run, lba + done, n, k->io + done * SECTOR_BYTES, out, slots + done,
+		r = sectors_open(&k->v->sealer, &k->run, lba + done, n, in, out, slots + done,
 				 good + done);
 		secret_wipe(k->plain, n * SECTOR_BYTES);
 		if (r == ERR_REVOKED)
