@@ -55,8 +55,13 @@ static void close_fd(int *fd)
 static void reap_all(void *context)
 {
 	struct creation *c = context;
-	bool gone = session_kill(&c->session);
+	bool gone;
 
+	if (session_ticketed(&c->session))
+		session_kill(&c->session);
+	else
+		session_close(&c->session);
+	gone = !c->session.child.alive;
 	gone = child_kill_and_reap(&c->creator) && gone;
 	if (!gone) {
 		timer_arm(&c->agent->loop, &c->again, boot_now() + AGAIN_MS * MS_NS);

@@ -12,11 +12,12 @@
 #include "agent.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "hal/entropy.h"
 #include "session.h"
 #include "volume.h"
 
-/* After an ambiguity the next try waits longer, up to this: outages end within two of them. */
-#define RETRY_MAX_NS (2 * SEC_NS)
+/* A login that was good stands for this long for its PIN: those that begin meanwhile need not come one after the other. */
+#define LOGIN_TRUST_NS (2 * SEC_NS)
 
 struct kek {
 	struct agent *agent;
@@ -29,7 +30,7 @@ struct kek {
 	struct session probers[2];
 	unsigned active, failures, since_fresh, users;
 	struct timer next;
-	uint64_t last_good_ns;
+	uint64_t last_good_ns, login_good_ns;
 };
 
 /* ---- the PIN ---- */
@@ -76,10 +77,17 @@ static bool pin_proven(const struct kek *k)
 	       (k->pin.state == PIN_GOOD && pin_file_identity(k, &now) && same_pin(&now, &k->pin));
 }
 
+/* A PIN that was good may have been changed since: of many sessions one finds that out, not each for itself. */
+static bool pin_trusted(const struct kek *k)
+{
+	return k->config->pin_path[0] == '\0' ||
+	       (pin_proven(k) && k->login_good_ns != 0 && boot_now() - k->login_good_ns < LOGIN_TRUST_NS);
+}
+
 bool kek_pin_turn(struct kek *k, bool *turn)
 {
 	*turn = false;
-	if (pin_proven(k) || pin_spent(k))
+	if (pin_trusted(k) || pin_spent(k))
 		return true;
 	if (k->pin_turn_taken)
 		return false;
@@ -156,6 +164,8 @@ void kek_pin_end(struct kek *k, bool *turn, bool refused, bool good)
 	bool tried = *turn && k->pin_in_flight;
 
 	give_turn_back(k, turn);
+	if (good)
+		k->login_good_ns = boot_now();
 	if (refused)
 		kek_pin_refused(k);
 	else if (tried)
@@ -188,15 +198,23 @@ static void tell_pin_renewed(struct kek *k)
 			volume_pin_renewed(k->agent->volumes[i]);
 }
 
+/* The first doubt is settled by its own fresh probe; from the second on it is an HSM that is down. */
+uint64_t kek_backoff(uint64_t interval_ns, unsigned failures, uint16_t chance)
+{
+	if (failures < 2)
+		return interval_ns;
+	return interval_ns + interval_ns / 4 + interval_ns / 2 * chance / UINT16_MAX;
+}
+
 static void schedule(struct kek *k, uint64_t from_ns, enum proof proof)
 {
-	uint64_t wait = k->config->probe_interval_ns, longest = wait > RETRY_MAX_NS ? wait : RETRY_MAX_NS;
+	uint16_t chance;
+	uint64_t wait;
 
 	k->failures = proof == PROOF_AMBIGUOUS ? k->failures + 1 : 0;
-	for (unsigned i = 1; i < k->failures && wait < longest; i++)
-		wait *= 2;
-	if (wait > longest)
-		wait = longest;
+	if (entropy_fill(&chance, sizeof chance) != 0)
+		chance = UINT16_MAX / 2;
+	wait = kek_backoff(k->config->probe_interval_ns, k->failures, chance);
 	if (k->users > 0 && !k->next.armed)
 		timer_arm(&k->agent->loop, &k->next, from_ns + wait);
 }
@@ -220,7 +238,7 @@ static void on_result(void *owner, struct session *s, enum session_step step, co
 	struct judgement lost;
 
 	if (k->users == 0) {
-		session_kill(s);
+		session_close(s);
 		return;
 	}
 	if (step == SESSION_OPENED && j->proof == PROOF_GOOD) {
@@ -230,7 +248,7 @@ static void on_result(void *owner, struct session *s, enum session_step step, co
 		j = &lost;
 	}
 	if (j->proof != PROOF_GOOD)
-		session_kill(s); /* whatever it holds, the next proof begins afresh */
+		session_close(s); /* whatever it holds, the next proof begins afresh */
 	/* s->probes counts the good ones, this one included: only a process's first proof is a fresh one */
 	settle(k, s->probes == (j->proof == PROOF_GOOD ? 1 : 0), s->asked_ns, j);
 }
@@ -258,7 +276,7 @@ static void start_fresh(struct kek *k)
 	session_close(old);
 	k->active ^= 1;
 	k->since_fresh = 0;
-	session_kill(fresh); /* what stood there was logging out for a whole interval */
+	session_close(fresh);
 	r = session_start(fresh, &k->pins, -1);
 	if (r == ERR_BUSY) {
 		timer_arm(&k->agent->loop, &k->next, boot_now() + 100 * MS_NS);
@@ -286,7 +304,7 @@ static bool settle_without_asking(struct kek *k)
 	} else {
 		return false;
 	}
-	session_kill(&k->probers[k->active]);
+	session_close(&k->probers[k->active]);
 	settle(k, false, boot_now(), &j);
 	return true;
 }
@@ -307,7 +325,7 @@ void kek_probe_fresh(struct kek *k)
 {
 	if (k->users == 0)
 		return;
-	session_kill(&k->probers[k->active]);
+	session_close(&k->probers[k->active]);
 	k->since_fresh = k->config->fresh_every;
 	timer_arm(&k->agent->loop, &k->next, 0);
 }
@@ -426,4 +444,9 @@ void kek_release(struct kek *k)
 		return;
 	timer_disarm(&k->agent->loop, &k->next);
 	session_close(&k->probers[k->active]);
+}
+
+bool kek_busy(const struct kek *k)
+{
+	return k->probers[0].child.alive || k->probers[1].child.alive;
 }

@@ -30,9 +30,14 @@ int kek_enroll(struct kek *k, const struct kek_record *pins);
 /* A volume hangs on it, or no longer does. The first starts the prober. */
 void kek_use(struct kek *k);
 void kek_release(struct kek *k);
+bool kek_busy(const struct kek *k); /* a prober of it is alive: nobody uses it any more, and it is logging out */
 
 /* Reap the long-lived process, probe in a fresh one, now. */
 void kek_probe_fresh(struct kek *k);
+
+/* How long until it is asked again, after so many failures in a row: an HSM that is down after 1 1/4 to 1 3/4 intervals, by chance.
+ * Two intervals after it is back it has been asked; and the appliances of a site do not ask in step. */
+uint64_t kek_backoff(uint64_t interval_ns, unsigned failures, uint16_t chance);
 
 /* A good proof that began then, by whomever. */
 void kek_note_good(struct kek *k, uint64_t began_ns);
@@ -43,8 +48,8 @@ uint64_t kek_proof_deadline(const struct kek *k);
 
 /* ---- for sessions ---- */
 void kek_note_opened(struct kek *k, const struct msg_hsm_opened *o);
-/* An untried PIN is tried by one process at a time: a session that may come to try it takes the turn before it starts. false: it
- * is another's turn. *turn: whether this session has it; kek_pin_end and kek_pin_abandon give it back. */
+/* An untried PIN, or one whose last good login is a while ago, is tried by one process at a time: a session that may come to try it
+ * takes the turn before it starts. false: it is another's turn. *turn: whether this session has it; kek_pin_end and kek_pin_abandon give it back. */
 bool kek_pin_turn(struct kek *k, bool *turn);
 /* May log in; *fd: the PIN file or -1; *renewed: a new PIN after one that was refused. */
 bool kek_pin_begin(struct kek *k, bool turn, int *fd, bool *renewed);

@@ -54,6 +54,9 @@ static bool anyone_busy(const struct agent *a)
 	for (unsigned i = 0; i < a->volume_count; i++)
 		if (volume_busy(a->volumes[i]))
 			return true;
+	for (unsigned i = 0; i < a->kek_count; i++)
+		if (kek_busy(a->keks[i]))
+			return true;
 	return false;
 }
 

@@ -86,6 +86,8 @@ static void on_hello(void *owner, struct child *c)
 	struct message m;
 	int fd = -1;
 
+	if (s->silent)
+		return; /* it will read that it is to leave */
 	message_init(&m, MSG_HSM_OPEN, s->nonce + 1);
 	strcpy(m.body.hsm_open.module, k->module);
 	strcpy(m.body.hsm_open.init_args, k->init_args);
@@ -135,6 +137,10 @@ static void on_message(void *owner, struct child *c, const struct message *m, in
 
 	(void)fds;
 	(void)count;
+	if (s->silent && m->type == MSG_HSM_OPENED)
+		kek_pin_end(s->kek, &s->pin_turn, m->body.hsm_opened.login_refused, m->body.hsm_opened.verdict == VERDICT_GOOD);
+	if (s->silent && m->type == MSG_HSM_VERDICT && m->body.hsm_verdict.login_refused)
+		kek_pin_refused(s->kek);
 	if (!s->asked || m->nonce != s->nonce)
 		return; /* late: dropped */
 	timer_disarm(&s->agent->loop, &s->deadline);
@@ -211,7 +217,7 @@ int session_start(struct session *s, const struct kek_record *pins, int dataplan
 		plan.environment[i] = k->environment[i];
 	snprintf(s->child.label, sizeof s->child.label, "hsm of KEK %s", k->name);
 	s->pins = pins;
-	s->silent = s->asked = false;
+	s->silent = s->asked = s->ticketed = false;
 	s->probes = 0;
 	r = child_start(&s->child, &plan);
 	if (r != 0) {
@@ -247,6 +253,7 @@ int session_ticket(struct session *s, bool wrap, const struct msg_hsm_ticket *t)
 
 	message_init(&m, wrap ? MSG_HSM_WRAP : MSG_HSM_UNWRAP, s->nonce + 1);
 	m.body.hsm_ticket = *t;
+	s->ticketed = true;
 	return ask(s, &m, NULL, 0, STAGE_TICKET);
 }
 
@@ -259,16 +266,23 @@ void session_close(struct session *s)
 {
 	struct message m;
 
-	if (!s->child.alive)
-		return;
-	if (!session_idle(s)) {
+	if (!s->child.alive || (s->silent && s->deadline.armed))
+		return; /* gone, or told already */
+	if (s->ticketed) {
 		session_kill(s);
 		return;
 	}
 	message_init(&m, MSG_HSM_CLOSE, 0);
 	s->silent = true;
+	s->asked = false;
 	child_send(&s->child, &m, NULL, 0);
+	explicit_bzero(s->challenge, sizeof s->challenge);
 	timer_arm(&s->agent->loop, &s->deadline, boot_now() + CLOSE_MS * MS_NS);
+}
+
+bool session_ticketed(const struct session *s)
+{
+	return s->child.alive && s->ticketed;
 }
 
 bool session_kill(struct session *s)

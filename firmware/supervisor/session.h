@@ -1,6 +1,7 @@
 /* One conversation with one hsm process: open, prove, and, in a one-shot, one ticket. What must hold: every question has a
  * deadline, at which the process is killed and reaped; each question is answered to the owner exactly once, lost ones as
- * ambiguous; a PIN is handed over only as kek_pin_turn and kek_pin_begin allow. */
+ * ambiguous; a PIN is handed over only as kek_pin_turn and kek_pin_begin allow; a process that is in its login is not killed
+ * before its time, if nothing hangs on that (a software token may not survive it). */
 #ifndef FALLGATE_SUPERVISOR_SESSION_H
 #define FALLGATE_SUPERVISOR_SESSION_H
 
@@ -29,7 +30,7 @@ struct session {
 	const struct kek_record *pins; /* NULL at enrolment */
 	bool silent;                   /* ended by us: its death is nobody's news */
 	bool pin_turn;                 /* it may be the one that tries a new PIN */
-	bool asked;
+	bool asked, ticketed;
 	unsigned probes; /* good ones since the start: the first is a fresh proof */
 	uint64_t nonce, asked_ns;
 	uint8_t challenge[CHALLENGE_BYTES];
@@ -49,9 +50,13 @@ int session_probe(struct session *s, const struct kek_record *key);
 /* HSM_WRAP or HSM_UNWRAP. */
 int session_ticket(struct session *s, bool wrap, const struct msg_hsm_ticket *t);
 
-/* Ends it: politely (log out, then killed) or at once. false: killed but not yet gone. */
+/* Ends it: told to finish what it does and log out, and killed half a second later; or at once, with false: killed but not yet gone.
+ * Of one that was told to end nothing is heard any more but whether its PIN was good. */
 void session_close(struct session *s);
 bool session_kill(struct session *s);
+
+/* It was given a ticket: a data key may be in it, and it must be gone before anything is called wiped. */
+bool session_ticketed(const struct session *s);
 
 bool session_idle(const struct session *s); /* open and nothing asked */
 

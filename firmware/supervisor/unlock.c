@@ -197,9 +197,10 @@ bool unlock_cancel(struct volume *v)
 	timer_disarm(&v->agent->loop, &v->unlock_begin);
 	v->unlock_wanted = v->opened_good = v->hsm_good = v->hsm_gone = false;
 	close_hsm_fd(v);
-	if (!session_kill(&v->unlock))
+	if (session_ticketed(&v->unlock) && !session_kill(&v->unlock))
 		return false;
-	v->held = EV_COUNT; /* it waited for this; what comes now follows from the step that cancels */
+	session_close(&v->unlock); /* it may be in its login: it has no ticket, and can do no harm on its way out */
+	v->held = EV_COUNT;        /* it waited for this; what comes now follows from the step that cancels */
 	return true;
 }
 

@@ -442,7 +442,7 @@ static void take_ready(struct volume *v, const struct msg_dp_ready *r)
 
 bool volume_held(struct volume *v, enum gate_event how, enum gate_cause cause)
 {
-	if (!v->unlock.child.alive || (v->gate.state == GATE_UNLOCKING && unlock_cancel(v)))
+	if (!session_ticketed(&v->unlock) || (v->gate.state == GATE_UNLOCKING && unlock_cancel(v)))
 		return false;
 	v->held = how;
 	v->held_cause = cause;

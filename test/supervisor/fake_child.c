@@ -86,10 +86,12 @@ static void hsm_open(const struct message *q)
 		note("logins", "x");
 	if (mode_is("hsm.mode", "hang-open"))
 		hang();
+	if (mode_is("hsm.mode", "slow-open") || mode_is("hsm.mode", "slow-refuse-pin"))
+		usleep(250000);
 	message_init(&m, MSG_HSM_OPENED, q->nonce);
 	o->type = KEK_AES_KW;
 	o->bits = 256;
-	if (mode_is("hsm.mode", "refuse-pin") || !q->body.hsm_open.login_allowed) {
+	if (mode_is("hsm.mode", "refuse-pin") || mode_is("hsm.mode", "slow-refuse-pin") || !q->body.hsm_open.login_allowed) {
 		o->verdict = VERDICT_ACCESS_REVOKED;
 		o->login_refused = q->body.hsm_open.login_allowed;
 	} else if (mode_is("hsm.mode", "deleted")) {
@@ -131,19 +133,26 @@ static void hsm_ticket(const struct message *q)
 	if (mode_is("hsm.mode", "dek-refused"))
 		m.body.hsm_verdict.verdict = VERDICT_DEK_REFUSED;
 	tell(&m);
-	_exit(0);
+	if (mode_is("hsm.mode", "hang-at-end"))
+		hang();
+	_exit(mode_is("hsm.mode", "crash-at-end") ? 11 : 0);
 }
 
 static void hsm(const struct message *m)
 {
+	char who[16];
+
 	if (m->type == MSG_HSM_OPEN)
 		hsm_open(m);
 	else if (m->type == MSG_HSM_PROBE)
 		hsm_probe(m);
 	else if (m->type == MSG_HSM_UNWRAP)
 		hsm_ticket(m);
-	else
+	else {
+		snprintf(who, sizeof who, "%d\n", (int)getpid());
+		note("left", who);
 		_exit(0);
+	}
 }
 
 /* ---- dataplane ---- */

@@ -508,6 +508,38 @@ static void attach_at_once_after_a_detach_waits_for_the_old_process(void **state
 	attach();
 }
 
+/* A module that hangs or dies in C_Finalize, when all is said: the volume opens all the same. */
+static void how_a_one_shot_ends_after_its_answer_is_all_one(void **state)
+{
+	static const char *const modes[] = { "hang-at-end", "crash-at-end" };
+
+	(void)state;
+	for (unsigned i = 0; i < 2; i++) {
+		put("hsm.mode", modes[i]);
+		attach();
+		assert_false(volume->unlock.child.alive);
+		put("hsm.mode", "good");
+		volume_feed(volume, EV_DETACH, CAUSE_NONE, "test", NULL);
+		expect(GATE_LOCKED, CAUSE_NONE, 2000);
+		run_for(200);
+	}
+}
+
+static void an_hsm_that_is_down_is_asked_less_often_and_not_in_step(void **state)
+{
+	const uint64_t interval = 1000;
+
+	(void)state;
+	for (unsigned failures = 0; failures < 2; failures++)
+		assert_int_equal(kek_backoff(interval, failures, UINT16_MAX), interval);
+	for (unsigned failures = 2; failures < 1000000; failures = failures * 3 + 1) {
+		assert_int_equal(kek_backoff(interval, failures, 0), 1250);
+		assert_int_equal(kek_backoff(interval, failures, UINT16_MAX), 1750); /* two intervals later it has been asked */
+		assert_in_range(kek_backoff(interval, failures, UINT16_MAX / 2), 1490, 1510);
+	}
+	assert_true(kek_backoff(UINT64_C(86400) * SEC_NS, 9, UINT16_MAX) > UINT64_C(86400) * SEC_NS);
+}
+
 /* ---- the PIN ---- */
 
 static size_t logins(void)
@@ -554,6 +586,49 @@ static void a_pin_whose_result_nobody_saw_counts_as_refused(void **state)
 	assert_int_equal(p.state, PIN_PENDING);
 	put("pin", "1234\n");
 	expect(GATE_AVAILABLE, CAUSE_NONE, 8000);
+}
+
+/* Revoked in the middle of a login: the process is let finish it, has no ticket, and what became of the PIN is heard. */
+static void a_login_is_not_cut_short_by_a_revoke(void **state)
+{
+	struct pin_record p;
+	uint64_t began;
+	char text[256], who[16];
+
+	(void)state;
+	put("hsm.mode", "slow-open");
+	volume_feed(volume, EV_ATTACH, CAUSE_NONE, "test", NULL);
+	for (int i = 0; i < 500 && volume->unlock.child.stage != STAGE_OPENING; i++)
+		run_for(10);
+	assert_int_equal(volume->unlock.child.stage, STAGE_OPENING);
+	snprintf(who, sizeof who, "%d\n", (int)volume->unlock.child.pid);
+	began = boot_now();
+	volume_feed(volume, EV_REVOKE, CAUSE_NONE, "test", "");
+	expect(GATE_INACCESSIBLE, CAUSE_COMMANDED, 1000);
+	assert_true(boot_now() - began < 240 * MS_NS ||
+		    volume->wiped_ns - began < 240 * MS_NS); /* the lock did not wait for it */
+	run_for(800);
+	get("left", text, sizeof text);
+	assert_non_null(strstr(text, who));
+	assert_false(volume->unlock.child.alive);
+	assert_int_equal(records_read_pin(&agent->records, "main", &p), 0);
+	assert_int_equal(p.state, PIN_GOOD);
+}
+
+/* A PIN that was good and is no more: of the prober and the unlocks one finds that out, not each for itself. */
+static void a_pin_that_was_changed_costs_one_try(void **state)
+{
+	(void)state;
+	attach();
+	volume_feed(volume, EV_DETACH, CAUSE_NONE, "test", NULL);
+	expect(GATE_LOCKED, CAUSE_NONE, 2000);
+	run_for(2500); /* the last good login is a while ago */
+	put("logins", "");
+	put("hsm.mode", "slow-refuse-pin");
+	volume_feed(volume, EV_ATTACH, CAUSE_NONE, "test", NULL);
+	expect(GATE_INACCESSIBLE, CAUSE_ACCESS_REVOKED, 5000);
+	run_for(1500);
+	assert_int_equal(logins(), 1);
 }
 
 static void a_good_pin_survives_a_hang(void **state)
@@ -615,7 +690,11 @@ int main(int argc, char **argv)
 		FAULT(attach_at_once_after_a_detach_waits_for_the_old_process),
 		FAULT(a_refused_pin_is_tried_once),
 		FAULT(a_pin_whose_result_nobody_saw_counts_as_refused),
+		FAULT(a_login_is_not_cut_short_by_a_revoke),
+		FAULT(a_pin_that_was_changed_costs_one_try),
 		FAULT(a_good_pin_survives_a_hang),
+		FAULT(how_a_one_shot_ends_after_its_answer_is_all_one),
+		FAULT(an_hsm_that_is_down_is_asked_less_often_and_not_in_step),
 		FAULT(children_get_what_is_theirs),
 	};
 	sigset_t pipe_only;
