@@ -1,6 +1,7 @@
-"""A small world on real parts: a SoftHSM2 token with a KEK, a configuration, the agent, its command line. Used by tools/demo and by
+"""A small world on real parts: a token (SoftHSM2, or another: see HSMS) with a KEK, a configuration, the agent, its command line. Used by tools/demo and by
 the system tests, so that both see the same product. Everything lives in one directory and is stopped and removed by close()."""
 
+import glob
 import json
 import os
 import pathlib
@@ -36,10 +37,131 @@ class Result:
         return f"{' '.join(self.argv)} -> {self.code}\n{self.out}{self.err}"
 
 
+class SoftHsm:
+    """SoftHSM2, as it is. What the agent loads, and what the customer's tool does, are two sides of one token."""
+
+    module, init_args, custodian_module = SOFTHSM, "", SOFTHSM
+
+    def __init__(self, lab):
+        self.lab = lab
+
+    def environment(self):
+        return [f"SOFTHSM2_CONF={self.lab.softhsm_conf}"]
+
+    def make_token(self, label):
+        self.lab.custodian("init-token", "--token", label, "--so-pin-file", self.lab.root / "pins/so-pin", "--pin-file", self.lab.root / "pins/pin")
+
+    def close(self):
+        pass
+
+
+class FaultyHsm(SoftHsm):
+    """SoftHSM2 behind the module that fails on order (test/fakes/fault_module.c), as a file of its own that can be taken away."""
+
+    def __init__(self, lab):
+        super().__init__(lab)
+        self.module = lab.root / "module.so"
+        self.folder = lab.root / "faults"
+        self.install()
+        self.folder.mkdir()
+        if lab.as_root:
+            os.chown(self.folder, UIDS["hsm"], UIDS["hsm"])
+
+    def install(self):
+        """Renamed into place: who has the old file mapped goes on with it."""
+        fresh = self.lab.root / "module.new"
+        shutil.copy(self.lab.build / "test-bin/fault-module.so", fresh)
+        os.chmod(fresh, 0o755)
+        fresh.rename(self.module)
+
+    def environment(self):
+        return [*super().environment(), f"FALLGATE_FAULT_FOLDER={self.folder}"]
+
+    def order(self, *lines):
+        """What the module does from now on; nothing: it is well."""
+        fresh = self.folder / "script.new"
+        fresh.write_text("".join(f"{line}\n" for line in lines))
+        os.chmod(fresh, 0o644)
+        fresh.rename(self.folder / "script")
+
+    def calls(self, function):
+        log = self.folder / "log"
+        return [line.split()[0] for line in log.read_text().splitlines()].count(function) if log.exists() else 0
+
+
+class NssHsm(FaultyHsm):
+    """NSS softokn, the second real module, behind the same."""
+
+    def __init__(self, lab):
+        super().__init__(lab)
+        found = sorted(glob.glob("/usr/lib/*/libsoftokn3.so") + glob.glob("/usr/lib/*/nss/libsoftokn3.so"))
+        if not found:
+            raise LabError("there is no libsoftokn3.so: install libnss3")
+        self.custodian_module = found[0]
+
+    def environment(self):
+        return [f"FALLGATE_FAULT_MODULE={self.custodian_module}", f"FALLGATE_FAULT_FOLDER={self.folder}"]
+
+    def make_token(self, label):
+        place = self.lab.root / "tokens/nss"
+        self.lab.run("mkdir", place, user="hsm")
+        self.lab.run("certutil", "-N", "-d", f"sql:{place}", "-f", self.lab.root / "pins/pin", user="hsm")
+        self.init_args = f"configdir='sql:{place}' certPrefix='' keyPrefix='' secmod='secmod.db' flags= dbTokenDescription='{label}'"
+
+
+class ServedHsm(SoftHsm):
+    """SoftHSM2 behind p11-kit's server: a token at the end of a wire."""
+
+    module = "/usr/lib/x86_64-linux-gnu/pkcs11/p11-kit-client.so"
+
+    def __init__(self, lab):
+        super().__init__(lab)
+        found = glob.glob("/usr/lib/*/pkcs11/p11-kit-client.so")
+        if not found:
+            raise LabError("there is no p11-kit-client.so: install p11-kit-modules")
+        self.module = found[0]
+        self.place = lab.root / "wire"
+        self.place.mkdir()
+        if lab.as_root:
+            os.chown(self.place, UIDS["hsm"], UIDS["hsm"])
+        self.server = None
+
+    def environment(self):
+        return [f"P11_KIT_SERVER_ADDRESS=unix:path={self.place}/socket"]
+
+    def make_token(self, label):
+        super().make_token(label)
+        self.start()
+
+    def start(self):
+        kwargs = {"user": UIDS["hsm"], "group": UIDS["hsm"], "extra_groups": []} if self.lab.as_root else {}
+        (self.place / "socket").unlink(missing_ok=True)
+        self.server = subprocess.Popen(["p11-kit", "server", "-f", "--provider", SOFTHSM, "--name", str(self.place / "socket"), "pkcs11:"],
+                                       env=self.lab.env(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                       cwd="/", start_new_session=True, **kwargs)
+        self.lab.wait_for((self.place / "socket").exists, 10, "the server's socket")
+
+    def signal(self, number):
+        """To the server and the child that it forked for each connection."""
+        os.killpg(self.server.pid, number)
+
+    def stop(self):
+        if self.server is not None:
+            self.signal(signal.SIGKILL)
+            self.server.wait()
+        self.server = None
+
+    def close(self):
+        self.stop()
+
+
+HSMS = {"softhsm": SoftHsm, "faulty": FaultyHsm, "nss": NssHsm, "served": ServedHsm}
+
+
 class Lab:
     count = 0
 
-    def __init__(self, build, keep=False, kek_type="rsa2048", environment=None, libexec=None):
+    def __init__(self, build, keep=False, kek_type="rsa2048", environment=None, libexec=None, hsm="softhsm"):
         self.build = pathlib.Path(build).resolve()
         self.bin = self.build / "bin"
         self.libexec = pathlib.Path(libexec) if libexec else self.bin
@@ -67,6 +189,7 @@ class Lab:
         self._secret("pins/so-pin", "so-" + os.urandom(6).hex())
         self._secret("pins/pin", "pin-" + os.urandom(6).hex())
         self.credentials = {}
+        self.hsm = HSMS[hsm](self)
 
     def _secret(self, name, text):
         path = self.root / name
@@ -100,7 +223,10 @@ class Lab:
 
     def custodian(self, *argv, check=True, **kwargs):
         """The customer's own tool, run as the user who owns the token's files."""
-        return self.run(self.bin / "fallgate-custodian", "--module", SOFTHSM, *argv, check=check, user="hsm", **kwargs)
+        head = [self.bin / "fallgate-custodian", "--module", self.hsm.custodian_module]
+        if self.hsm.init_args:
+            head += ["--init-args", self.hsm.init_args]
+        return self.run(*head, *argv, check=check, user="hsm", **kwargs)
 
     def cli(self, *argv, role="officer", check=True, js=False, timeout=60):
         head = [self.bin / "fallgate"]
@@ -114,7 +240,7 @@ class Lab:
 
     def make_token(self, label="customer"):
         self.token = label
-        self.custodian("init-token", "--token", label, "--so-pin-file", self.root / "pins/so-pin", "--pin-file", self.root / "pins/pin")
+        self.hsm.make_token(label)
 
     def make_kek(self, label="kek", type=None):
         self.kek_label = label
@@ -131,7 +257,8 @@ class Lab:
         (self.root / "fallgate.conf").write_text(
             f"[agent]\nstate_dir = {self.root}/state\nrun_dir = {self.root}/run\ncoap = 127.0.0.1:{self.port}\n"
             f"libexec_dir = {self.libexec}\n{users}{agent}\n"
-            f"[kek {name}]\nmodule = {SOFTHSM}\nenvironment = SOFTHSM2_CONF={self.softhsm_conf}\n"
+            f"[kek {name}]\nmodule = {self.hsm.module}\n" + "".join(f"environment = {e}\n" for e in self.hsm.environment()) +
+            (f"init_args = {self.hsm.init_args}\n" if self.hsm.init_args else "") +
             f"uri = pkcs11:token={self.token};object={label or self.kek_label}?pin-source=file:{self.root}/{pin}{uri_extra}\n{kek}")
 
     def write_volume(self, name="demo", size="1G", kek="main", attach="auto", more="", backing=None):
@@ -245,6 +372,7 @@ class Lab:
         try:
             self.stop()
         finally:
+            self.hsm.close()
             for pid in self.processes():
                 try:
                     os.kill(pid, signal.SIGKILL)

@@ -16,6 +16,7 @@
  *   flags BITS      C_GetTokenInfo says these flags, too       renumber N      every slot's number is N higher
  *   rotate          the slots change numbers among themselves  idle MS         sessions that rest for that long are closed
  *   idle-dead MS    likewise, and nothing works until C_Finalize
+ *   attribute T=V   the boolean attribute of that number (0x105=0: CKA_DECRYPT is false) is told so
  * What must hold: with an empty script it is the real module, only slower. One thread. After fork it works for nobody. */
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -184,7 +185,7 @@ static void take(const struct rule *r, struct order *o)
 
 static bool hits(struct rule *r, const char *function)
 {
-	static const char *const always[] = { "flags", "renumber", "rotate", "idle", "idle-dead" };
+	static const char *const always[] = { "flags", "renumber", "rotate", "idle", "idle-dead", "attribute" };
 
 	for (size_t i = 0; i < sizeof always / sizeof always[0]; i++)
 		if (strcmp(r->effect, always[i]) == 0)
@@ -420,6 +421,17 @@ static CK_OBJECT_HANDLE other_key(const struct order *o, CK_SESSION_HANDLE s, CK
 	return count > 0 ? found[0] : given;
 }
 
+static void bend_attribute(CK_ATTRIBUTE *a)
+{
+	unsigned long type;
+	unsigned value;
+
+	for (unsigned i = 0; i < rule_count; i++)
+		if (strcmp(rules[i].effect, "attribute") == 0 && sscanf(rules[i].argument, "%lx=%u", &type, &value) == 2 &&
+		    type == a->type && a->pValue != NULL && a->ulValueLen == 1)
+			*(CK_BBOOL *)a->pValue = (CK_BBOOL)value;
+}
+
 static CK_RV fault_GetAttributeValue(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE object, CK_ATTRIBUTE_PTR template, CK_ULONG count)
 {
 	struct order o = begin("C_GetAttributeValue");
@@ -431,6 +443,8 @@ static CK_RV fault_GetAttributeValue(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE objec
 	for (CK_ULONG i = 0; i < count && i < 16; i++)
 		room[i] = template[i].ulValueLen;
 	rv = real->C_GetAttributeValue(s, object, template, count);
+	for (CK_ULONG i = 0; rv == CKR_OK && i < count; i++)
+		bend_attribute(&template[i]);
 	for (CK_ULONG i = 0; rv == CKR_OK && i < count && i < 16; i++)
 		finish_bytes(&o, rv, template[i].pValue, room[i], &template[i].ulValueLen);
 	return finish(&o, rv);

@@ -230,6 +230,23 @@ static void slots_change_their_numbers(void **state)
 	assert_true((info.flags & CKF_USER_PIN_FINAL_TRY) != 0);
 }
 
+static void a_right_is_told_otherwise(void **state)
+{
+	CK_OBJECT_HANDLE key;
+	CK_BBOOL decrypt;
+	CK_ATTRIBUTE a = { CKA_DECRYPT, &decrypt, sizeof decrypt };
+	CK_ULONG count;
+
+	(void)state;
+	assert_int_equal(find("one", &key, &count), CKR_OK);
+	for (unsigned told = 0; told < 2; told++) {
+		rig_fault(&rig, told == 0 ? "key 0 0 attribute 0x104=1\nkey 0 0 attribute 0x105=0\n" : "");
+		assert_int_equal(f->C_GetAttributeValue(session, key, &a, 1), CKR_OK);
+		assert_int_equal(decrypt, told);
+	}
+	assert_int_equal(id_of(key), 1);
+}
+
 static void a_session_that_rests_is_closed(void **state)
 {
 	struct timespec moment = { 0, 150000000 };
@@ -333,6 +350,7 @@ int main(void)
 		IN_A_SESSION(another_key_stands_in_the_named_ones_place),
 		IN_A_SESSION(slots_change_their_numbers),
 		IN_A_SESSION(a_session_that_rests_is_closed),
+		IN_A_SESSION(a_right_is_told_otherwise),
 		IN_A_SESSION(it_crashes_aborts_hangs_and_waits),
 		IN_A_SESSION(it_works_for_nobody_after_a_fork),
 	};
