@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "base/error.h"
 #include "fakes/block_parts.h"
 
@@ -43,6 +44,7 @@ struct power {
 	struct power_fault fault;
 	unsigned long seen, failed;
 	bool recording, off;
+	struct block *lower;
 };
 
 struct power_cursor {
@@ -153,6 +155,11 @@ static int power_read(struct block *b, void *out, size_t size, uint64_t at)
 		return ERR_RANGE;
 	pthread_mutex_lock(&m->lock);
 	r = judge(m, POWER_READ, at, size);
+	if (r == 0 && m->lower != NULL) {
+		r = m->lower->ops->read(m->lower, out, size, at);
+		pthread_mutex_unlock(&m->lock);
+		return r;
+	}
 	for (size_t done = 0; done < size && r == 0; done += POWER_PAGE) {
 		const uint8_t *page = m->view[(at + done) / POWER_PAGE];
 
@@ -167,6 +174,8 @@ static void put(struct power *m, enum power_kind kind, const uint8_t *in, uint64
 {
 	if (size == 0)
 		return;
+	if (m->lower != NULL && (kind == POWER_FUA ? m->lower->ops->write_fua : m->lower->ops->write)(m->lower, in, size, at) != 0)
+		abort();
 	if (m->recording)
 		add_event(m, kind, at, size, 0);
 	for (uint64_t done = 0; done < size; done += POWER_PAGE) {
@@ -214,6 +223,8 @@ static int power_flush(struct block *b)
 
 	pthread_mutex_lock(&m->lock);
 	r = judge(m, POWER_FLUSH, 0, b->size);
+	if (r == 0 && m->lower != NULL)
+		r = m->lower->ops->flush(m->lower);
 	if (m->recording && !m->off && (r == 0 || !m->fault.unreachable))
 		add_event(m, r == 0 ? POWER_FLUSH : POWER_FLUSH_LOST, 0, 0, 0);
 	pthread_mutex_unlock(&m->lock);
@@ -236,6 +247,8 @@ static int power_discard(struct block *b, uint64_t size, uint64_t at)
 		return ERR_RANGE;
 	pthread_mutex_lock(&m->lock);
 	r = judge(m, POWER_DISCARD, at, size);
+	if (r == 0 && m->lower != NULL)
+		r = m->lower->ops->discard(m->lower, size, at);
 	if (r == 0 && size > 0 && m->recording)
 		add_event(m, POWER_DISCARD, at, size, 0);
 	for (uint64_t n = at / POWER_PAGE; r == 0 && n < (at + size) / POWER_PAGE; n++) {
@@ -301,11 +314,28 @@ struct block *power_new(uint64_t size)
 	return &m->block;
 }
 
+static void mark_lower(struct power *m, uint64_t value)
+{
+	uint8_t page[POWER_PAGE] = { 0 };
+
+	if (m->lower == NULL)
+		return;
+	put_le64(page, value);
+	if (m->lower->ops->write(m->lower, page, sizeof page, m->lower->size - sizeof page) != 0)
+		abort();
+}
+
+void power_mirror(struct block *b, struct block *lower)
+{
+	of(b)->lower = lower;
+}
+
 /* The arena stays: what is there now lies in it. */
 void power_record(struct block *b)
 {
 	struct power *m = of(b);
 
+	mark_lower(m, POWER_RECORD_BEGINS);
 	memcpy(m->start, m->view, m->pages * sizeof *m->view);
 	m->inherited.count = m->event_count = m->written_count = 0;
 	m->recording = true;
@@ -317,6 +347,7 @@ void power_mark(struct block *b, uint64_t value)
 	struct power *m = of(b);
 
 	pthread_mutex_lock(&m->lock);
+	mark_lower(m, value);
 	if (m->recording)
 		add_event(m, POWER_MARK, 0, 0, value);
 	pthread_mutex_unlock(&m->lock);

@@ -47,6 +47,11 @@ void power_discards(struct block *b, uint64_t seed);
  * of what was overwritten is given back. */
 void power_cut_here(struct block *b, uint64_t seed);
 
+/* From now on everything that happens here happens on lower, too, before it is done here, and reads are lower's: another recorder
+ * stands behind it. Marks, and POWER_RECORD_BEGINS for power_record, are written to lower's last page. */
+#define POWER_RECORD_BEGINS (UINT64_MAX - 1)
+void power_mirror(struct block *b, struct block *lower);
+
 /* --- faults ------------------------------------------------------------------------------------------------------------ */
 
 struct power_fault {

@@ -5,8 +5,9 @@
  * the recovery's own among them. Everything follows from the seed; a failure ends with the line that brings it back.
  *
  *   powercut [--points N] [--seed S] [--mutant NAME] [--second-cuts] [--geometry tiny|standard] [--only POINT]
- *            [--expect-failure] [--failures N] [--progress] [--images DIR --image-count N]
+ *            [--expect-failure] [--failures N] [--progress] [--images DIR --image-count N] [--recorder own|qemu]
  *
+ * --recorder qemu: the workload runs on qemu-storage-daemon, and what is cut is what that has written down (powercut_recorder.h).
  * --images: a sample of the images, whole and damaged, before and after the recovery, with what was found there, for another
  * reader (check_cuts.py). */
 #include <getopt.h>
@@ -23,6 +24,7 @@
 #include "powercut_images.h"
 #include "powercut_mutants.h"
 #include "powercut_play.h"
+#include "powercut_recorder.h"
 
 enum {
 	EXHAUSTIVE_BITS = 12,
@@ -40,7 +42,7 @@ static const uint64_t OPENED = UINT64_MAX; /* the mark between a recovery and wh
 struct options {
 	unsigned long points, failures;
 	uint64_t seed;
-	bool standard, second, expect_failure, progress, threaded;
+	bool standard, second, expect_failure, progress, threaded, qemu;
 	int mutant;
 	const char *only, *images;
 	unsigned long image_count;
@@ -78,8 +80,8 @@ static void name_point(struct run *r)
 {
 	const struct options *o = r->options;
 
-	snprintf(again_line, sizeof again_line, "powercut --geometry %s --seed %llu%s%s --only %s\n",
-		 o->standard ? "standard" : "tiny", (unsigned long long)r->seed, o->mutant != 0 ? " --mutant " : "",
+	snprintf(again_line, sizeof again_line, "powercut --geometry %s --seed %llu%s%s%s --only %s\n",
+		 o->standard ? "standard" : "tiny", (unsigned long long)r->seed, o->qemu ? " --recorder qemu" : "", o->mutant != 0 ? " --mutant " : "",
 		 o->mutant != 0 ? mutant_name(o->mutant) : "", r->path);
 }
 
@@ -508,15 +510,13 @@ static void walk(struct run *r)
 
 /* --- a run --------------------------------------------------------------------------------------------------------------- */
 
-static bool record(struct run *r)
+static bool work(struct run *r)
 {
 	struct player p;
 	struct dice d = dice_new(r->seed ^ UINT64_C(0x6163747300));
 	uint64_t acts = r->options->standard ? 60 : 20 + dice_below(&d, 100);
 	bool good;
 
-	entropy_seed(r->seed);
-	r->dev = world_format(&r->world);
 	power_discards(r->dev, dice_below(&d, 3));
 	player_init(&p, &r->world, r->dev, r->first.oracle, r->seed);
 	r->world.options.stepped = !r->options->threaded;
@@ -527,7 +527,8 @@ static bool record(struct run *r)
 		if (r->options->threaded && dice_one_in(&d, 12))
 			usleep(30000);
 	}
-	if (good && dice_one_in(&d, 2))
+	/* qemu's recorder has no word for a flush that fails */
+	if (good && dice_one_in(&d, 2) && !r->options->qemu)
 		good = play_lost_flush(&p);
 	if (!good) {
 		snprintf(r->what, sizeof r->what, "while it worked, act %zu: %.300s", power_events(r->dev), p.complaint);
@@ -538,6 +539,69 @@ static bool record(struct run *r)
 	player_free(&p);
 	r->world.options.stepped = true;
 	return good;
+}
+
+/* The event at *i; of flushes without anything between them the last: the daemon leaves the others out. NULL: the end. */
+static const struct power_event *next_event(const struct block *dev, size_t *i)
+{
+	while (*i + 1 < power_events(dev) && power_event(dev, *i)->kind == POWER_FLUSH && power_event(dev, *i + 1)->kind == POWER_FLUSH)
+		(*i)++;
+	return *i < power_events(dev) ? power_event(dev, (*i)++) : NULL;
+}
+
+/* Have both recorders written down the same things in the same order? */
+static bool same_record(struct run *r, const struct block *ours, const struct block *theirs)
+{
+	size_t i = 0, k = 0;
+
+	for (;;) {
+		const struct power_event *a = next_event(ours, &i), *b = next_event(theirs, &k);
+
+		/* the daemon ends with a flush of its own */
+		if (a == NULL && (b == NULL || (b->kind == POWER_FLUSH && k == power_events(theirs))))
+			return true;
+		if (a != NULL && b != NULL && a->kind == b->kind && a->page == b->page && a->pages == b->pages && a->mark == b->mark)
+			continue;
+		snprintf(r->what, sizeof r->what, "the recorders disagree at event %zu of ours, %zu of theirs", i, k);
+		return fail(r);
+	}
+}
+
+/* The workload on the daemon's export; r->dev becomes what its log says. */
+static bool record_by_qemu(struct run *r)
+{
+	struct recorder *recorder = recorder_start();
+	struct block *ours;
+	bool good;
+
+	if (recorder == NULL)
+		exit(2);
+	r->world.lower = recorder_device(recorder);
+	/* The daemon makes a FUA write of a write and a flush, and its recorder does not always see that flush (the block layer counts
+	 * the write only after it): the engine's own flushes it does see. */
+	r->world.offer_fua = false;
+	ours = r->dev = world_format(&r->world);
+	good = work(r);
+	power_mirror(ours, NULL);
+	r->world.lower = NULL;
+	if (!recorder_stop(recorder) || (r->dev = recorder_replay(recorder, ours->size)) == NULL) {
+		fprintf(stderr, "powercut: the recorder's log cannot be read\n");
+		exit(2);
+	}
+	power_offer_fua(r->dev, false);
+	good = good && same_record(r, ours, r->dev);
+	ours->ops->close(ours);
+	recorder_free(recorder);
+	return good;
+}
+
+static bool record(struct run *r)
+{
+	entropy_seed(r->seed);
+	if (r->options->qemu)
+		return record_by_qemu(r);
+	r->dev = world_format(&r->world);
+	return work(r);
 }
 
 static void stage_make(struct run *r, struct stage *s, bool oracle)
@@ -664,7 +728,7 @@ static void usage(void)
 {
 	fprintf(stderr, "usage: powercut [--points N] [--seed S] [--mutant NAME] [--second-cuts] [--geometry tiny|standard]\n"
 			"                [--only POINT] [--expect-failure] [--failures N] [--progress] [--threaded]\n"
-			"                [--images DIR --image-count N]\nmutants:");
+			"                [--images DIR --image-count N] [--recorder own|qemu]\nmutants:");
 	for (int m = 1; m < MUTANTS; m++)
 		fprintf(stderr, " %s", mutant_name(m));
 	fprintf(stderr, "\n");
@@ -684,6 +748,7 @@ static void parse(struct options *o, int argc, char **argv)
 		{ "failures", 1, NULL, 'f' },
 		{ "progress", 0, NULL, 'v' },
 		{ "threaded", 0, NULL, 't' },
+		{ "recorder", 1, NULL, 'r' },
 		{ "images", 1, NULL, 'i' },
 		{ "image-count", 1, NULL, 'n' },
 		{ 0 },
@@ -715,6 +780,11 @@ static void parse(struct options *o, int argc, char **argv)
 			break;
 		case 'f':
 			o->failures = strtoul(optarg, NULL, 10);
+			break;
+		case 'r':
+			o->qemu = strcmp(optarg, "qemu") == 0;
+			if (!o->qemu && strcmp(optarg, "own") != 0)
+				usage();
 			break;
 		case 'i':
 			o->images = optarg;

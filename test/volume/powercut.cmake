@@ -8,10 +8,10 @@ fallgate_target_setup(volume_mutants)
 target_compile_definitions(volume_mutants PUBLIC FALLGATE_MUTANTS)
 target_link_libraries(volume_mutants PUBLIC base hal_aead hal_secret_memory hal_hash)
 
-add_library(powercut_rig STATIC powercut_world.c powercut_play.c powercut_memo.c powercut_images.c ${CMAKE_SOURCE_DIR}/test/fakes/block_power.c)
+add_library(powercut_rig STATIC powercut_world.c powercut_play.c powercut_memo.c powercut_images.c powercut_recorder.c ${CMAKE_SOURCE_DIR}/test/fakes/block_power.c)
 fallgate_target_setup(powercut_rig)
 target_include_directories(powercut_rig PRIVATE ${CMAKE_SOURCE_DIR}/test)
-target_link_libraries(powercut_rig PUBLIC volume_mutants base hal_hash)
+target_link_libraries(powercut_rig PUBLIC volume_mutants base hal_hash deps::nbd)
 target_link_options(powercut_rig PUBLIC -Wl,--wrap=hash_sha256,-u,__wrap_hash_sha256
 	-Wl,--wrap=hash_hmac,-u,__wrap_hash_hmac
 	-Wl,--wrap=secret_memory_alloc,-u,__wrap_secret_memory_alloc
@@ -21,10 +21,12 @@ target_link_options(powercut_rig PUBLIC -Wl,--wrap=hash_sha256,-u,__wrap_hash_sh
 if(FALLGATE_SANITIZE)
 	set(points 2000)
 	set(operations 50000)
+	set(many_operations 1000000)
 	set(shapes 1)
 else()
 	set(points 20000)
 	set(operations 1000000)
+	set(many_operations 10000000)
 	set(shapes 6)
 endif()
 
@@ -34,6 +36,12 @@ add_test(NAME powercut_standard COMMAND powercut --geometry standard --points 10
 set_tests_properties(powercut_standard PROPERTIES TIMEOUT 600 LABELS "unit;powercut")
 add_test(NAME powercut_threaded COMMAND powercut --threaded --points 2000 --second-cuts --seed 1)
 set_tests_properties(powercut_threaded PROPERTIES TIMEOUT 600 LABELS "unit;powercut")
+# The same with a recorder that is not ours.
+if(NOT FALLGATE_SANITIZE)
+	add_test(NAME powercut_qemu COMMAND powercut --recorder qemu --points 1500 --second-cuts --seed 1)
+	set_tests_properties(powercut_qemu PROPERTIES TIMEOUT 600 LABELS "unit;powercut")
+endif()
+
 # What the engine reads on images that cuts left, an independent reader reads, too.
 if(VOLUME_PYTHON AND NOT FALLGATE_SANITIZE)
 	add_test(NAME powercut_images COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/powercut_images.sh $<TARGET_FILE:powercut> ${VOLUME_PYTHON}
@@ -41,7 +49,9 @@ if(VOLUME_PYTHON AND NOT FALLGATE_SANITIZE)
 	set_tests_properties(powercut_images PROPERTIES TIMEOUT 600 LABELS "unit;powercut" SKIP_RETURN_CODE 77)
 endif()
 fallgate_test(powercut_random SOURCES powercut_random.c LINKS powercut_rig
-	ARGS --operations ${operations} LABELS powercut TIMEOUT 600)
+	ARGS --operations ${many_operations} --calm 10 --volume-operations 50000 LABELS powercut TIMEOUT 1200)
+add_test(NAME powercut_random_restless COMMAND powercut_random --operations 100000 --seed 7)
+set_tests_properties(powercut_random_restless PROPERTIES TIMEOUT 600 LABELS "unit;powercut")
 fallgate_test(powercut_io_errors SOURCES powercut_io_errors.c LINKS powercut_rig
 	ARGS ${shapes} LABELS powercut TIMEOUT 600)
 fallgate_test(powercut_device SOURCES powercut_device.c LINKS powercut_rig LABELS powercut)

@@ -62,6 +62,8 @@ static void draw_sectors(struct player *p, uint32_t *lba, uint32_t *count)
 	uint32_t n = p->world->sectors;
 	uint64_t shape = dice_below(&p->dice, 10);
 
+	if (p->calm > 1 && shape >= 6 && !dice_one_in(&p->dice, p->calm))
+		shape = 3;
 	*count = shape < 6 ? 1 : shape < 9 ? 1 + (uint32_t)dice_below(&p->dice, 8) : 1 + (uint32_t)dice_below(&p->dice, n);
 	*lba = (uint32_t)dice_below(&p->dice, n);
 	if (shape < 3)
@@ -279,6 +281,8 @@ bool play_one(struct player *p)
 {
 	uint64_t what = dice_below(&p->dice, 200);
 
+	if (p->calm > 1 && what >= 188 && !dice_one_in(&p->dice, p->calm))
+		what = 0;
 	if (what < 160)
 		return play_gently(p);
 	if (what < 188)

@@ -1,7 +1,9 @@
 /* Random work on tiny volumes against an array, for as long as one likes: closes, locks, deaths in the middle of I/O, power cuts,
  * failed flushes; a new volume of another shape every so often. After every opening each sector is asked for.
  *
- *   powercut_random [--operations N] [--seed S] [--volume-operations N] [--progress] */
+ *   powercut_random [--operations N] [--seed S] [--volume-operations N] [--calm N] [--progress]
+ *
+ * --calm N: whatever takes an opening is N times rarer and most requests are small, so that ten million take a minute. */
 #include <getopt.h>
 #include <malloc.h>
 #include <stdio.h>
@@ -19,12 +21,13 @@ enum {
 	CRASH_LOOP_ONE_IN = 2000,
 	CRASH_LOOP = 40,
 	EXTENTS_ONE_IN = 20,
-	SEGMENT = 300, /* no record is longer, for memory's sake */
+	SEGMENT = 300, /* no record is longer (times calm), for memory's sake */
 };
 
 struct options {
 	unsigned long operations, per_volume;
 	uint64_t seed;
+	unsigned calm;
 	bool progress;
 };
 
@@ -131,15 +134,15 @@ static bool act(struct player *p, struct tally *t, unsigned long *since)
 	bool good;
 
 	t->operations++;
-	if (++*since >= SEGMENT || dice_one_in(&p->dice, CUT_ONE_IN)) {
+	if (++*since >= SEGMENT * p->calm || dice_one_in(&p->dice, CUT_ONE_IN * p->calm)) {
 		*since = 0;
 		return cut(p, t);
 	}
-	if (dice_one_in(&p->dice, CRASH_LOOP_ONE_IN))
+	if (dice_one_in(&p->dice, CRASH_LOOP_ONE_IN * p->calm))
 		return crash_loop(p, t);
 	if (dice_one_in(&p->dice, EXTENTS_ONE_IN))
 		return check_extents(p);
-	if (!dice_one_in(&p->dice, LOST_FLUSH_ONE_IN))
+	if (!dice_one_in(&p->dice, LOST_FLUSH_ONE_IN * p->calm))
 		return play_one(p);
 	good = play_lost_flush(p);
 	return good && (!p->gone || cut(p, t));
@@ -156,13 +159,14 @@ static bool one_volume(const struct options *o, uint64_t seed, unsigned long ope
 	entropy_seed(seed);
 	player_init(&p, &w, world_format(&w), oracle_new(w.sectors), seed);
 	p.live = allowed_new(p.oracle);
+	p.calm = o->calm;
 	power_discards(p.dev, seed % 3);
 	for (good = play_open(&p); good && done < operations; done++)
 		good = act(&p, t, &since);
 	good = good || (p.gone && p.complaint[0] == '\0');
 	if (!good)
-		printf("FAILED: %s\n  again: powercut_random --seed %llu --operations %lu --volume-operations %lu\n", p.complaint,
-		       (unsigned long long)seed, done, o->per_volume);
+		printf("FAILED: %s\n  again: powercut_random --seed %llu --operations %lu --volume-operations %lu --calm %u\n",
+		       p.complaint, (unsigned long long)seed, done, o->per_volume, o->calm);
 	t->volumes++;
 	player_free(&p);
 	allowed_free(p.live);
@@ -177,6 +181,7 @@ static void parse(struct options *o, int argc, char **argv)
 		{ "operations", 1, NULL, 'n' },
 		{ "seed", 1, NULL, 's' },
 		{ "volume-operations", 1, NULL, 'm' },
+		{ "calm", 1, NULL, 'c' },
 		{ "progress", 0, NULL, 'v' },
 		{ 0 },
 	};
@@ -189,17 +194,19 @@ static void parse(struct options *o, int argc, char **argv)
 			o->seed = strtoull(optarg, NULL, 10);
 		else if (c == 'm')
 			o->per_volume = strtoul(optarg, NULL, 10);
+		else if (c == 'c')
+			o->calm = (unsigned)strtoul(optarg, NULL, 10);
 		else if (c == 'v')
 			o->progress = true;
 		else
 			exit(2);
-	if (o->per_volume == 0)
+	if (o->per_volume == 0 || o->calm == 0)
 		exit(2);
 }
 
 int main(int argc, char **argv)
 {
-	struct options o = { .operations = 100000, .per_volume = 5000, .seed = 1 };
+	struct options o = { .operations = 100000, .per_volume = 5000, .seed = 1, .calm = 1 };
 	struct tally t = { 0 };
 	time_t began = time(NULL);
 	bool good = true;

@@ -132,6 +132,7 @@ struct block *world_format(const struct world *w)
 	memset(f.slot.wrapped, 0x5A, f.slot.wrapped_size);
 	memset(f.slot.fingerprint, 0xF1, sizeof f.slot.fingerprint);
 	dev = power_new(volume_backing_size_for(&f));
+	power_mirror(dev, w->lower);
 	power_offer_fua(dev, w->offer_fua);
 	ring_make(&s, w);
 	if (volume_format(dev, s.keys, &f) != 0)

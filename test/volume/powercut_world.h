@@ -28,6 +28,7 @@ struct world {
 	unsigned fanout;
 	uint64_t log_blocks;
 	bool offer_fua;
+	struct block *lower; /* stands behind the device: see power_mirror; or NULL */
 	unsigned hurry; /* 1 .. 4: the client flushes often .. seldom */
 	struct volume_options options;
 	uint8_t uuid[UUID_BYTES];
