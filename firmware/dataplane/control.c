@@ -592,7 +592,9 @@ static void raise_alarms(struct control *c, const struct volume_stats *s)
 	}
 	if (s->failstop && !c->failstop_told) {
 		c->failstop_told = true;
-		tell_event(c, DP_EVENT_FAILSTOP, 1, "a write or flush of the backing store failed: detach, repair, attach");
+		tell_event(c, DP_EVENT_FAILSTOP, 1,
+			   s->alarm ? "too many tags failed: detach, find out who writes to the backing store, scrub, attach" :
+				      "a write or flush of the backing store failed: detach, repair, attach");
 	}
 }
 

@@ -105,6 +105,8 @@ struct volume {
 	uint64_t checkpoints, recovered, fallen_back, lost;
 	bool skip_log_damage;
 	struct log_gaps gaps;
+	uint64_t bad_tags_max;
+	atomic_bool alarm; /* as many tags have failed: nothing more is opened or accepted, what was accepted still goes out */
 	bool drained;
 	int drain_result;
 	atomic_bool locked;   /* keys are gone; set under tree.lock */
@@ -118,6 +120,8 @@ struct volume {
 	pthread_t writer;
 	pthread_cond_t kick; /* with tree.lock: the writer has something to look at */
 	uint64_t last_change_ns;
+
+	pthread_mutex_t header_lock; /* one header update at a time; taken before everything else, never by a lock of the keys */
 
 	pthread_mutex_t sync_lock; /* held across a flush or durable write; no lock of the keys ever takes it */
 	bool sync_failed;

@@ -301,8 +301,8 @@ static int make_root(struct root *r, const struct header *h, const uint8_t *head
 	r->ctr_next = 1;
 	r->tail_seq = 1;
 	r->top.state = SLOT_ZERO;
-	memcpy(r->header_hash[0], header_bytes + 0xFE0, 32);
-	memcpy(r->header_hash[1], header_bytes + 0xFE0, 32);
+	memcpy(r->header_hash[0], header_bytes + HEADER_HASH_AT, 32);
+	memcpy(r->header_hash[1], header_bytes + HEADER_HASH_AT, 32);
 	return entropy_fill(r->salt, sizeof r->salt);
 }
 

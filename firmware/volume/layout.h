@@ -12,6 +12,7 @@ enum {
 	LEVELS_MAX = 8,
 	GENERATIONS = 4,
 	HEADER_BYTES = 65536,
+	HEADER_HASH_AT = 0xFE0,
 	ROOT_RING = 4,
 	CLEAR_BYTES = 0x60,                        /* clear part of nodes and root records; the rest is sealed */
 	SEALED_BYTES = SECTOR_BYTES - CLEAR_BYTES, /* = FANOUT * SLOT_BYTES */

@@ -23,6 +23,7 @@ enum {
 	PENDING_DEFAULT = 131072, /* log entries: bounds the memory and the time of a recovery */
 	DIRTY_LEAST = 64,         /* more than LEAVES_PER_IO paths to the top */
 	HELD_DEFAULT = 2048,      /* sectors: 8 MiB */
+	BAD_TAGS_DEFAULT = 1 << 20,
 };
 
 _Static_assert(DIRTY_LEAST >= LEAVES_PER_IO * LEVELS_MAX, "one piece of a write must fit between two checkpoints");
@@ -75,6 +76,20 @@ static bool in_volume(const struct volume *v, uint64_t size, uint64_t at)
 	uint64_t end;
 
 	return add_u64(&end, at, size) && end <= volume_size(v);
+}
+
+/* Who may try often enough forges a tag one day: after 2^20 failures (SPEC.md, "Bounds") there is no next try. What was accepted
+ * before is still flushed, locked and closed: it is ours. */
+static int check_tags(struct volume *v)
+{
+	if (atomic_load(&v->tree.bad_tags) < v->bad_tags_max)
+		return 0;
+	if (!atomic_exchange(&v->alarm, true))
+		log_error("volume: %llu tags have failed since it was opened: damage all over, or somebody is guessing; nothing "
+			  "more is "
+			  "read or accepted until it is opened again",
+			  (unsigned long long)v->bad_tags_max);
+	return ERR_FAILSTOP;
 }
 
 static uint64_t sectors_touched(uint64_t size, uint64_t at)
@@ -254,7 +269,9 @@ int volume_read(struct volume *v, void *buf, size_t size, uint64_t at)
 		return ERR_RANGE;
 	if (size == 0)
 		return atomic_load(&v->locked) ? ERR_REVOKED : 0;
-	r = range_enter(&v->ranges, &range, at / SECTOR_BYTES, sectors_touched(size, at), false);
+	r = check_tags(v);
+	if (r == 0)
+		r = range_enter(&v->ranges, &range, at / SECTOR_BYTES, sectors_touched(size, at), false);
 	if (r == 0) {
 		r = read_range(v, buf, size, at);
 		range_leave(&v->ranges, &range);
@@ -472,13 +489,15 @@ static int write_range(struct volume *v, const uint8_t *from, size_t size, uint6
 }
 
 /* Common to what changes the volume. */
-static int check_change(const struct volume *v, uint64_t size, uint64_t at)
+static int check_change(struct volume *v, uint64_t size, uint64_t at)
 {
+	int r = check_tags(v);
+
 	if (!in_volume(v, size, at))
 		return ERR_RANGE;
 	if (v->read_only)
 		return ERR_DENIED;
-	return engine_admits(v);
+	return r < 0 ? r : engine_admits(v);
 }
 
 int volume_write(struct volume *v, const void *buf, size_t size, uint64_t at, bool fua)
@@ -695,13 +714,18 @@ int volume_extents(struct volume *v, uint64_t size, uint64_t at, volume_extent_f
 {
 	uint64_t end = at + size, from = at;
 	bool state = false;
+	int r;
 
 	if (!in_volume(v, size, at))
 		return ERR_RANGE;
+	r = check_tags(v);
+	if (r < 0)
+		return r;
 	for (uint64_t here = at; here < end;) {
 		uint64_t past = 0;
 		bool zero = false;
-		int r = next_extent(v, here / SECTOR_BYTES, v->header.geometry.n_sectors, &past, &zero);
+
+		r = next_extent(v, here / SECTOR_BYTES, v->header.geometry.n_sectors, &past, &zero);
 
 		if (r < 0)
 			return r;
@@ -874,6 +898,9 @@ static int begin_session(struct volume *v, char *why, size_t why_size)
 		return r;
 	r = entropy_fill(v->root.session, sizeof v->root.session);
 	if (r == 0) {
+		/* A header update that was cut ends here: both copies are the chosen one, and nothing else opens any more. */
+		memcpy(v->root.header_hash[0], v->header.hash, sizeof v->header.hash);
+		memcpy(v->root.header_hash[1], v->header.hash, sizeof v->header.hash);
 		v->root.opens++;
 		v->root.unwraps++;
 		r = engine_checkpoint(v, false, true);
@@ -935,6 +962,7 @@ static void volume_free(struct volume *v)
 	pthread_cond_destroy(&v->changed);
 	pthread_cond_destroy(&v->kick);
 	pthread_mutex_destroy(&v->sync_lock);
+	pthread_mutex_destroy(&v->header_lock);
 	pthread_mutex_destroy(&v->lock_once);
 	secret_wipe(v, sizeof *v);
 	free(v);
@@ -952,9 +980,11 @@ static struct volume *volume_new(struct block *dev, struct keyring *k, const str
 	pthread_cond_init(&v->kick, &clock);
 	pthread_condattr_destroy(&clock);
 	pthread_mutex_init(&v->sync_lock, NULL);
+	pthread_mutex_init(&v->header_lock, NULL);
 	v->stepped = o->stepped;
 	v->mutant = o->mutant;
 	v->skip_log_damage = o->skip_log_damage;
+	v->bad_tags_max = o->bad_tags_max == 0 ? BAD_TAGS_DEFAULT : o->bad_tags_max;
 	v->dev = dev;
 	v->keys = k;
 	v->read_only = o->read_only;
@@ -1012,7 +1042,8 @@ void volume_stats(struct volume *v, struct volume_stats *out)
 	out->read_bytes = atomic_load(&v->read_bytes);
 	out->written_bytes = atomic_load(&v->written_bytes);
 	out->bad_tags = atomic_load(&v->tree.bad_tags);
-	out->failstop = atomic_load(&v->failstop);
+	out->alarm = atomic_load(&v->alarm);
+	out->failstop = atomic_load(&v->failstop) || out->alarm;
 	pthread_mutex_lock(&v->tree.lock);
 	out->dirty_nodes = v->tree.dirty_count;
 	out->held_bytes = v->held.sectors * SECTOR_BYTES;

@@ -91,7 +91,7 @@ struct volume_options {
 	size_t pending_max;       /* log entries after which a checkpoint runs; bounds a recovery; 0 = default (131072) */
 	bool stepped;             /* no thread of its own: all work is done inside the calls, in a fixed order */
 	bool test_geometry;       /* accept fanouts and log sizes that no standard volume has */
-	uint64_t bad_tags_max;    /* fail-stop after so many failed tags since open; 0 = default (2^20) */
+	uint64_t bad_tags_max;    /* reads and changes are ERR_FAILSTOP after so many failed tags since open; 0 = 2^20 */
 	bool skip_log_damage;     /* offline repair only: blocks of the log that are damaged are passed over, not refused */
 	int mutant;               /* enum volume_mutant, only in a build with FALLGATE_MUTANTS; 0 = none */
 };
@@ -131,6 +131,15 @@ void volume_lock_keys(struct volume *v, uint64_t *cut_ns, uint64_t *wiped_ns);
  * with which acknowledged writes may have been lost (ERR_IO, ERR_NOSPACE, ERR_FAILSTOP). */
 int volume_lock_drain(struct volume *v);
 
+/* What the header in force says. */
+void volume_header(struct volume *v, struct volume_header_info *out);
+
+/* Replaces the header's KEK slots by these, all of the active generation, while the volume serves (a KEK rotated, added, removed).
+ * 0: both copies and the root say so, durably; the old header opens nothing any more. A power cut, a kill or an error leaves the old
+ * header or the new one in force, never none, and the next opening settles which. ERR_RANGE (a slot is impossible), ERR_DENIED
+ * (read-only), ERR_REVOKED, ERR_CORRUPT (no copy on the device is the one in force), ERR_FAILSTOP and what led there. */
+int volume_set_slots(struct volume *v, const struct kek_slot *slots, unsigned count);
+
 /* With `stepped`: one step of what the thread does otherwise: writes what is held, then a checkpoint if one is due. 0 or an
  * error. */
 int volume_step(struct volume *v);
@@ -140,7 +149,8 @@ struct volume_stats {
 	uint64_t read_bytes, written_bytes;
 	uint64_t bad_tags;        /* sectors and nodes whose tag failed since open */
 	uint64_t dirty_nodes;
-	bool failstop;
+	bool failstop;            /* reads and writes end in ERR_FAILSTOP until it is opened again */
+	bool alarm;               /* ... because of so many bad_tags, not of the device: what was accepted is still written */
 	uint64_t held_bytes;      /* sealed, not yet in place */
 	uint64_t log_blocks;      /* written since open */
 	uint64_t checkpoints;     /* since open */

@@ -519,6 +519,40 @@ static void nothing_readable_is_on_the_medium(void **state)
 	rig_free(&g);
 }
 
+/* Whoever may try without end forges a tag one day. What was accepted before is not his to take away. */
+static void after_too_many_bad_tags_nothing_is_opened(void **state)
+{
+	uint8_t got[SECTOR_BYTES];
+	struct volume_stats stats;
+	struct rig g;
+	struct place p;
+
+	(void)state;
+	make(&g);
+	p = find_places(g.dev);
+	g.options.bad_tags_max = 5;
+	rig_must_open(&g);
+	write_sector(&g, 9, 2);
+	flip(g.dev, p.data + 5 * SECTOR_BYTES, 1);
+	for (unsigned i = 0; i < 5; i++) {
+		assert_int_equal(read_sector(&g, 6, 1), 0);
+		assert_int_equal(read_sector(&g, 5, 1), ERR_CORRUPT);
+	}
+	assert_int_equal(read_sector(&g, 6, 1), ERR_FAILSTOP);
+	assert_int_equal(volume_write(g.volume, got, sizeof got, 0, false), ERR_FAILSTOP);
+	assert_int_equal(volume_zero(g.volume, SECTOR_BYTES, 0, false, false), ERR_FAILSTOP);
+	assert_int_equal(volume_extents(g.volume, SECTOR_BYTES, 0, NULL, NULL), ERR_FAILSTOP);
+	volume_stats(g.volume, &stats);
+	assert_true(stats.alarm && stats.failstop);
+	assert_int_equal(volume_flush(g.volume), 0);
+	rig_close(&g);
+	rig_must_open(&g);
+	assert_int_equal(read_sector(&g, 9, 2), 0);
+	assert_int_equal(read_sector(&g, 6, 1), 0);
+	rig_close(&g);
+	rig_free(&g);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -539,6 +573,7 @@ int main(void)
 		cmocka_unit_test(an_authentic_header_that_the_root_does_not_name_gives_way),
 		cmocka_unit_test(another_keys_volume_is_foreign),
 		cmocka_unit_test(nothing_readable_is_on_the_medium),
+		cmocka_unit_test(after_too_many_bad_tags_nothing_is_opened),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
