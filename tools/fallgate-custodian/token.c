@@ -185,11 +185,11 @@ int token_reset_pin(struct token *t, const struct pin *so_pin, const struct pin 
 
 int token_change_pin(struct token *t, const struct pin *old, const struct pin *new_pin)
 {
-	if (PKCS11_open_session(t->slot, 1) != 0)
-		return fail_libp11("opening a session");
-	if (PKCS11_change_pin(t->slot, old->text, new_pin->text) != 0)
+	int r = token_login(t, old, 0); /* NSS wants it; and a wrong PIN is told as one */
+
+	if (r == 0 && PKCS11_change_pin(t->slot, old->text, new_pin->text) != 0)
 		return fail_libp11("changing the user PIN");
-	return 0;
+	return r;
 }
 
 /* ---- the public half ---- */
