@@ -8,6 +8,8 @@
 
 #include "hal/aead.h"
 
+#include "aead_registers.h"
+
 enum { MESSAGES = 1200, TEXT_MAX = 9000, AAD_MAX = 700, FENCE = 0xa5, FENCED = 64 };
 
 static alignas(AEAD_KEY_STATE_ALIGN) uint8_t state[AEAD_KEY_STATE_MAX];
@@ -76,7 +78,13 @@ static void check_open(const struct aead_kernel *kernel, struct message *m, size
 {
 	struct aead_item item = item_of(m, m->sealed, m->opened, m->tag);
 
-	require(kernel->open_run(state, &item, 1) == 0 && item.good, "a right tag is refused", number);
+	struct registers registers = { 0 };
+	size_t bad;
+
+	bad = kernel->open_run(state, &item, 1);
+	read_registers(&registers);
+	require(bad == 0 && item.good, "a right tag is refused", number);
+	require(all_zero(&registers), "open leaves something in a vector register", number);
 	require(memcmp(m->opened, m->plain, m->size) == 0, "opens to other bytes", number);
 	require(is_all(m->opened + m->size, FENCED, FENCE), "open writes behind its output", number);
 	m->tag[number % AEAD_TAG_BYTES] ^= (uint8_t)(1 << number % 8);
@@ -93,12 +101,15 @@ static void check_seal(const struct aead_kernel *kernel, struct message *m, size
 	const struct aead_kernel *portable = aead_kernel_by_name("portable");
 	struct aead_item item = item_of(m, m->plain, m->sealed, m->tag);
 	struct aead_item expected = item_of(m, m->plain, m->expected, m->expected_tag);
+	struct registers registers = { 0 };
 	uint8_t key[AEAD_KEY_BYTES];
 
 	random_bytes(key, sizeof key);
 	kernel->expand(state, key);
 	portable->expand(reference_state, key);
 	kernel->seal_run(state, &item, 1);
+	read_registers(&registers);
+	require(all_zero(&registers), "seal leaves something in a vector register", number);
 	portable->seal_run(reference_state, &expected, 1);
 	require(memcmp(m->sealed, m->expected, m->size) == 0, "seals to other bytes", number);
 	require(memcmp(m->tag, m->expected_tag, sizeof m->tag) == 0, "has another tag", number);
