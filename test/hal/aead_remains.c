@@ -38,12 +38,10 @@ static void prepare(void)
 /* What lies below the caller's frame, copied without a call that would write there. */
 static inline __attribute__((always_inline)) void read_stack(void)
 {
-#ifndef AEAD_SANITIZED
 	const volatile uint64_t *below = (const volatile uint64_t *)((uintptr_t)__builtin_frame_address(0) & ~(uintptr_t)7);
 
-	for (size_t i = 0; i < STACK / 8; i++)
+	for (size_t i = 0; i < STACK / 8 && !AEAD_SANITIZED; i++)
 		stack[i] = *--below;
-#endif
 }
 
 /* Each noinline, so that all have one frame's distance to the kernel. */
@@ -164,10 +162,8 @@ static void what_is_planted_is_found(void **unused)
 	kernel->expand(state, key);
 	leave_in_a_register();
 	assert_false(all_zero(&registers));
-#ifndef AEAD_SANITIZED
 	after_leaving_on_the_stack();
-	assert_true(on_the_stack(state, kernel->key_state_size));
-#endif
+	assert_int_equal(on_the_stack(state, kernel->key_state_size), !AEAD_SANITIZED);
 }
 
 int main(int argc, char **argv)
