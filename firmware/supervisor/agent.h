@@ -30,7 +30,7 @@ struct agent {
 	struct console *console;
 	struct creation *creation; /* the one that is under way, or NULL */
 	uint64_t started_wall_ns;
-	bool read_only; /* --check: nothing is written */
+	bool read_only; /* --check: nothing is written but what became of a PIN */
 	bool stopping;
 };
 

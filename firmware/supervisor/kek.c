@@ -52,10 +52,13 @@ static bool same_pin(const struct pin_record *a, const struct pin_record *b)
 	return a->inode == b->inode && a->size == b->size && a->mtime_ns == b->mtime_ns;
 }
 
+/* A check keeps what became of a PIN, too, as soon as there is a state directory to keep it in. */
 static int write_pin(struct kek *k, enum pin_state state)
 {
 	k->pin.state = state;
-	return k->agent->read_only ? 0 : records_write_pin(&k->agent->records, k->config->name, &k->pin);
+	return k->agent->read_only && k->agent->records.dir_fd < 0
+		       ? 0
+		       : records_write_pin(&k->agent->records, k->config->name, &k->pin);
 }
 
 /* A PIN that was refused, or whose result nobody saw, stands in the file still. */
@@ -111,6 +114,17 @@ static bool open_pin_file(const struct kek *k, int *fd)
 	return true;
 }
 
+/* A check may have tried a new PIN while this agent ran. */
+static void hear_of_checks(struct kek *k)
+{
+	struct pin_record now = { .state = PIN_UNKNOWN }, kept;
+
+	if (k->agent->records.dir_fd >= 0 && !pin_proven(k) &&
+	    records_read_pin(&k->agent->records, k->config->name, &kept) == 0 && pin_file_identity(k, &now) &&
+	    same_pin(&kept, &now))
+		k->pin = kept;
+}
+
 bool kek_pin_begin(struct kek *k, bool turn, int *fd, bool *renewed)
 {
 	struct pin_record now = { .state = PIN_UNKNOWN };
@@ -119,6 +133,9 @@ bool kek_pin_begin(struct kek *k, bool turn, int *fd, bool *renewed)
 	*renewed = false;
 	if (k->config->pin_path[0] == '\0')
 		return true;
+	if (pin_spent(k))
+		return false;
+	hear_of_checks(k);
 	if (pin_spent(k) || (!turn && !pin_proven(k)) || !pin_file_identity(k, &now) || !open_pin_file(k, fd))
 		return false;
 	if (k->pin.state == PIN_GOOD && same_pin(&now, &k->pin))

@@ -259,6 +259,7 @@ def wrong_pin_lab():
     """A volume that was good, an agent that was stopped, and a wrong PIN in its file since."""
     lab = running_lab(volumes=(("demo", "16M"), ("two", "16M"), ("three", "16M")), kek=QUICK, hsm="faulty")
     lab.stop()
+    lab.right_pin = (lab.root / "pins/pin").read_text().strip()
     lab._secret("pins/wrong", "wrong-" + os.urandom(4).hex())
     (lab.root / "pins/wrong").rename(lab.root / "pins/pin")
     return lab
@@ -281,6 +282,28 @@ def test_a_wrong_pin_costs_one_try_ever():
                 lab.agent.kill()
                 lab.agent.wait()
                 lab.wait_for(lambda: not lab.processes(), 5, "the end of every child")
+    finally:
+        lab.close()
+
+
+def test_checks_of_a_wrong_pin_cost_one_try_in_all():
+    lab = wrong_pin_lab()
+    try:
+        before = lab.hsm.calls("C_Login")
+        for _ in range(3):
+            checked = lab.cli("config", "check", "--config", lab.root / "fallgate.conf", check=False)
+            assert checked.code != 0 and "access-revoked" in checked.out, checked
+        lab.start()
+        assert lab.wait_state("INACCESSIBLE")["cause"] == "access-revoked"
+        assert lab.hsm.calls("C_Login") == before + 1
+        lab._secret("pins/worse", "worse-" + os.urandom(4).hex())  # renewed while the agent runs, and wrong again
+        (lab.root / "pins/worse").rename(lab.root / "pins/pin")
+        lab.cli("config", "check", "--config", lab.root / "fallgate.conf", check=False)
+        time.sleep(4 * INTERVAL)
+        assert lab.hsm.calls("C_Login") <= before + 2
+        lab._secret("pins/right", lab.right_pin)
+        (lab.root / "pins/right").rename(lab.root / "pins/pin")
+        lab.wait_state("AVAILABLE", timeout=2 * INTERVAL + DEADLINE + SLACK)
     finally:
         lab.close()
 
