@@ -171,6 +171,7 @@ class Lab:
         self.as_root = os.geteuid() == 0
         self.kek_type = kek_type
         self.environment = environment or {}
+        self.agent_environment = {}  # of the agent alone
         self.agent = None
         self.background = []
         self.log_path = self.root / "agent.log"
@@ -273,7 +274,8 @@ class Lab:
     def start(self, wait=True):
         log = open(self.log_path, "ab")
         self.agent = subprocess.Popen([str(self.bin / "fallgated"), "--config", str(self.root / "fallgate.conf"), "--libexec", str(self.libexec)],
-                                      stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.env(), cwd="/", start_new_session=True)
+                                      stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**self.env(), **self.agent_environment}, cwd="/",
+                                      start_new_session=True)
         self.sessions.add(self.agent.pid)
         log.close()
         if wait:
