@@ -203,14 +203,23 @@ class Campaign:
     def look_at_creation(self):
         """A creation that was cut short is there, whole, or can be had; with --force, if the store was formatted and no record written:
         what holds a volume of somebody's is never overwritten without."""
-        again = self.lab.cli("create", self.creating, role="operator", check=False)
+        again = self.create_again()
         status = self.lab.status(self.creating)
         if again.code == 8 and not status["formatted"]:
-            again = self.lab.cli("create", "--force", self.creating, role="operator", check=False)
+            again = self.create_again("--force")
             status = self.lab.status(self.creating)
         if again.code not in (0, 8) or not status["formatted"]:
             raise LabError(f"a creation was left half done: {again} {status}")
         self.creating = None
+
+    def create_again(self, *options):
+        """The one that was cut short may still be on its way out: that is said, and soon over."""
+        end = time.monotonic() + 5
+        while True:
+            again = self.lab.cli("create", *options, self.creating, role="operator", check=False)
+            if again.code != 7 or time.monotonic() > end:
+                return again
+            time.sleep(0.05)
 
     def look_at_family(self):
         """Nobody is left over: one supervisor, one manager, one data plane for the volume, and provers that come and go."""
