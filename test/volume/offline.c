@@ -254,6 +254,48 @@ static void a_damaged_or_foreign_backup_is_refused(void **state)
 	rig_free(&other);
 }
 
+/* The slots were replaced since: the root says so, and a good header does. */
+static void a_backup_that_is_too_old_is_refused(void **state)
+{
+	struct verb_run *v = calloc(1, sizeof *v);
+	struct volume_header_info *info = calloc(1, sizeof *info);
+	uint8_t before[32];
+	struct rig g;
+	int old, new;
+
+	(void)state;
+	offline_make(&g);
+	old = make_backup(&g, v);
+	rig_must_open(&g);
+	volume_header(g.volume, info);
+	info->slots[1] = info->slots[0];
+	assert_int_equal(volume_set_slots(g.volume, info->slots, 2), 0);
+	rig_close(&g);
+	new = make_backup(&g, v);
+	destroy(&g, 0, HEADER_BYTES);
+	block_memory_digest(g.dev, before);
+	*v = (struct verb_run){ .input_fd = old, .consent = true };
+	verb_must(&g, OFFLINE_HEADER_RESTORE, v, ERR_STATE);
+	assert_non_null(strstr(v->why, "older"));
+	v->with_key = true;
+	verb_must(&g, OFFLINE_HEADER_RESTORE, v, ERR_STATE);
+	destroy(&g, offline_geometry(&g).header_off[1], HEADER_BYTES);
+	block_memory_digest(g.dev, before);
+	verb_must(&g, OFFLINE_HEADER_RESTORE, v, ERR_STATE);
+	assert_non_null(strstr(v->why, "too old"));
+	digest_is(&g, before);
+	v->input_fd = new;
+	verb_must(&g, OFFLINE_HEADER_RESTORE, v, 0);
+	rig_must_open(&g);
+	assert_int_equal(sector_read(&g, 7, 1), 0);
+	rig_close(&g);
+	close(old);
+	close(new);
+	free(info);
+	free(v);
+	rig_free(&g);
+}
+
 /* The device has grown, so that header B is not at its end, and header A is gone. */
 static void header_b_is_found_wherever_it_is(void **state)
 {
@@ -625,6 +667,7 @@ int main(void)
 		cmocka_unit_test(two_whole_headers_that_differ_need_the_key),
 		cmocka_unit_test(both_headers_come_back_from_a_backup),
 		cmocka_unit_test(a_damaged_or_foreign_backup_is_refused),
+		cmocka_unit_test(a_backup_that_is_too_old_is_refused),
 		cmocka_unit_test(header_b_is_found_wherever_it_is),
 		cmocka_unit_test(copies_of_nodes_are_mended_by_scrub),
 		cmocka_unit_test(lost_nodes_and_sectors_are_told_in_stretches),
