@@ -350,6 +350,7 @@ static int run(struct job *j)
 	char why[160] = "";
 	int r = volume_offline(j->verb, j->dev, j->ring, &options, &sink, &j->result, why, sizeof why);
 
+	keyring_wipe(j->ring); /* a slow disk under the output must not keep them */
 	if (atomic_load(&j->deaf)) /* what was found, nobody knows */
 		r = fail(j, ERR_STATE, "the client does not take the job's lines any more");
 	else if (r == 0)
@@ -403,6 +404,8 @@ _Noreturn static void fall(struct job *j, uint8_t cause, bool self, const char *
 	log_notice("volume %s: the job is ended: %s: keys are wiped", j->order.volume.name, why);
 	if (j->phase == PHASE_RUNNING)
 		wait_for_worker(j);
+	if (atomic_load(&j->worker_done)) /* what does not open without a key is no damage */
+		j->result.repairable = j->result.lost = 0;
 	tell_done(j, ERR_REVOKED, why);
 	_exit(error_exit_code(ERR_REVOKED));
 }

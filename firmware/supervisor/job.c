@@ -49,7 +49,7 @@ struct job {
 	struct job_counts counts;
 	uint64_t begun_ns, ended_ns;
 	uint64_t detected_ns, cut_ns, wiped_ns; /* detected: why it was ended, if it did not end by itself */
-	bool had_keys, alarmed;
+	bool had_keys, kek_used, alarmed;
 };
 
 /* What a verb may do to the backing store, and what it refuses to begin without. */
@@ -135,7 +135,8 @@ static void free_job(struct job *j)
 		timer_disarm(&j->agent->loop, timers[i]);
 	opening_abandon(j->opening);
 	close_fds(j);
-	kek_release(j->volume->kek);
+	if (j->kek_used)
+		kek_release(j->volume->kek);
 	j->volume->job = NULL;
 	explicit_bzero(j, sizeof *j);
 	free(j);
@@ -173,9 +174,9 @@ static void alarm_once(struct job *j)
 static void reap_due(void *context)
 {
 	struct job *j = context;
-	bool gone = session_kill(&j->session);
+	bool gone = session_ticketed(&j->session) ? session_kill(&j->session) : !j->session.child.alive;
 
-	if (j->dataplane.alive) /* its end has its own time */
+	if (j->dataplane.alive) /* its end has its own time; so has that of an hsm without a ticket */
 		alarm_once(j);
 	if (gone && !j->dataplane.alive)
 		wind_up(j);
@@ -250,7 +251,8 @@ end_job(struct job *j, int error, enum gate_cause cause, const char *format, ...
 	timer_disarm(&j->agent->loop, &j->outage);
 	opening_abandon(j->opening);
 	j->opening = NULL;
-	if (!session_kill(&j->session))
+	session_close(&j->session); /* at once, if it has a ticket */
+	if (session_ticketed(&j->session))
 		log_error("volume %s: the unwrapping hsm (pid %d) is killed and not gone: the job is not over before it is",
 			  j->volume->config.name, (int)j->session.child.pid);
 	lock_dataplane(j, cause);
@@ -447,7 +449,9 @@ static int send_tickets(struct job *j)
 						   .generation = GENERATION,
 						   .hsm_pid = j->session.child.pid,
 						   .hsm_uid = (uint32_t)j->session.child.uid };
-	j->had_keys = true; /* from here on it may */
+	j->had_keys = true; /* from here on it may, and its KEK is proven every interval */
+	j->kek_used = true;
+	kek_use(v->kek);
 	r = child_send(&j->dataplane, &m, &j->hsm_fd, 1);
 	close_fd(&j->hsm_fd);
 	if (r == 0)
@@ -463,7 +467,7 @@ static bool ask_again(struct job *j, const struct judgement *judged, enum sessio
 	j->doubted = true;
 	log_warning("volume %s: KEK %s: %s: asked once more", j->volume->config.name, j->volume->config.kek, judged->text);
 	close_fd(&j->hsm_fd);
-	session_kill(&j->session);
+	session_close(&j->session);
 	arm(j, &j->again, AGAIN_MS * MS_NS);
 	return true;
 }
@@ -537,7 +541,7 @@ static void begin_unlock(struct job *j)
 		else
 			close(pair[0]);
 	}
-	if (r == ERR_BUSY) /* a PIN is being tried: setup bounds it */
+	if (r == ERR_BUSY) /* a PIN is being tried, or the last process is not gone: setup bounds it */
 		arm(j, &j->again, AGAIN_MS * MS_NS);
 	else if (r != 0)
 		end_job(j, r, CAUSE_UNREACHABLE, "the hsm process cannot be started; see the agent's log");
@@ -777,7 +781,6 @@ int job_begin(struct agent *a, const struct job_request *q, job_done *done, char
 	}
 	init(j, a, v, q, done);
 	v->job = j;
-	kek_use(v->kek); /* while a key may be out, its KEK is proven every interval */
 	log_notice("volume %s: job for %s: %s", v->config.name, q->identity, verb);
 	audit(a, "job-begun", v->config.name, q->identity, verb, NULL);
 	snprintf(v->text, sizeof v->text, "a job is under way: %s, by %s", verb, q->identity);

@@ -451,8 +451,10 @@ int kek_enroll(struct kek *k, const struct kek_record *pins)
 
 void kek_use(struct kek *k)
 {
+	uint64_t due = k->last_good_ns != 0 ? k->last_good_ns + k->config->probe_interval_ns : 0;
+
 	if (k->users++ == 0)
-		timer_arm(&k->agent->loop, &k->next, boot_now());
+		timer_arm(&k->agent->loop, &k->next, due);
 }
 
 void kek_release(struct kek *k)

@@ -27,7 +27,7 @@ struct kek *kek_find(struct agent *a, const char *name);
 /* Pins what was proven. 0 or ERR_* (not durable: not enrolled). */
 int kek_enroll(struct kek *k, const struct kek_record *pins);
 
-/* A volume hangs on it, or no longer does. The first starts the prober. */
+/* A volume hangs on it, or no longer does. The first starts the prober, an interval after the last good proof. */
 void kek_use(struct kek *k);
 void kek_release(struct kek *k);
 bool kek_busy(const struct kek *k); /* a prober of it is alive: nobody uses it any more, and it is logging out */

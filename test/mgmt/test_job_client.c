@@ -252,11 +252,13 @@ static void a_job_that_wrote_nonsense_is_called_off(void **state)
 static void an_agent_that_ends_or_speaks_of_something_else_is_told(void **state)
 {
 	const struct script closes = { TEXT("n one\n"), .mute = true };
+	const struct script silent = { TEXT(""), .mute = true };
 	const struct script other = { TEXT(""), .type = MSG_CON_REPLY };
 
 	(void)state;
-	expect(&closes, ERR_DENIED, "closed the console");
+	expect(&closes, ERR_STATE, "ended, and the job with it");
 	assert_int_equal(heard.findings, 1);
+	expect(&silent, ERR_DENIED, "closed the console");
 	expect(&other, ERR_PROTOCOL, "two releases");
 }
 

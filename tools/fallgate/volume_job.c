@@ -34,6 +34,7 @@ struct run {
 	size_t used;
 	bool stopped;    /* called off, by a signal or by the sink */
 	bool signalled;
+	bool heard;      /* the job has begun */
 	bool broken;     /* the pipe held what is no line */
 	bool done;       /* the agent's answer is there */
 	int64_t give_up; /* CLOCK_MONOTONIC ms; 0: never */
@@ -119,6 +120,7 @@ static bool take_line(struct run *r)
 
 static void take_byte(struct run *r, char c)
 {
+	r->heard = true;
 	if (r->broken)
 		return;
 	if (c == '\n') {
@@ -153,6 +155,18 @@ static void pipe_ready(struct run *r)
 
 /* ---- the agent and the user ---- */
 
+/* No answer. Its processes end with it. */
+static void lost_agent(struct run *r, int e)
+{
+	if (e == 1 || e == ERR_PROTOCOL)
+		fail(r, ERR_PROTOCOL, "the agent answered with what is no answer: client and agent are of two releases");
+	else if (r->heard)
+		fail(r, ERR_STATE, "the agent ended, and the job with it");
+	else
+		fail(r, ERR_DENIED,
+		     "the agent closed the console: it ended, or this user may not use it, or client and agent are of two releases");
+}
+
 static void agent_ready(struct run *r)
 {
 	int fds[CHANNEL_FDS_MAX];
@@ -169,11 +183,7 @@ static void agent_ready(struct run *r)
 		r->answer = m.body.con_job_done;
 		r->give_up = now_ms() + LAST_WORDS_MS;
 	} else {
-		fail(r, e == 1 || e == ERR_PROTOCOL ? ERR_PROTOCOL : ERR_DENIED,
-		     e == 1 || e == ERR_PROTOCOL
-			     ? "the agent answered with what is no answer: client and agent are of two releases"
-			     : "the agent closed the console: it ended (and the job with it), or this user may not use it, or client and "
-			       "agent are of two releases");
+		lost_agent(r, e);
 		r->done = true;
 		r->give_up = now_ms() + LAST_WORDS_MS;
 	}
