@@ -3,6 +3,7 @@
  * bytes.
  *
  *   keyscan [--inject] [--no-registers] PID... < PATTERNS     "HEX LABEL" a line; prints "PID LABEL WHERE"
+ *   keyscan --file FILE... < PATTERNS                         core files and dumps of a whole guest's RAM: "FILE LABEL OFFSET"
  *   keyscan --derive < KEY > PATTERNS                         see keyscan.h
  * Exit: 0 clean, 1 something was found, 2 something could not be read (and nothing was found), 64 usage.
  * --inject reads secret memory by having the process write it into a memfd (x86-64 and aarch64). */
@@ -403,16 +404,67 @@ static void scan_process(struct search *s, bool registers)
 	s->tracee = NULL;
 }
 
+/* ---- one file ---- */
+
+struct file_search {
+	const char *name;
+	uint64_t base;
+	unsigned found;
+};
+
+static void report_in_file(void *context, const char *label, size_t at)
+{
+	struct file_search *f = context;
+
+	f->found++;
+	printf("%s %s 0x%" PRIx64 "\n", f->name, label, f->base + at);
+}
+
+/* Chunks overlap as in scan_plain. False: the file could not be read to its end. */
+static bool scan_file(const struct patterns *p, const char *name, unsigned *found)
+{
+	static uint8_t buffer[CHUNK];
+	struct file_search f = { .name = name };
+	size_t kept = 0;
+	ssize_t n = -1;
+	int fd = open(name, O_RDONLY | O_CLOEXEC);
+
+	while (fd >= 0 && (n = read(fd, buffer + kept, sizeof buffer - kept)) > 0) {
+		size_t size = kept + (size_t)n;
+
+		patterns_scan(p, buffer, size, report_in_file, &f);
+		kept = size < PIECE - 1 ? size : PIECE - 1;
+		f.base += size - kept;
+		memmove(buffer, buffer + size - kept, kept);
+	}
+	if (n != 0)
+		fprintf(stderr, "keyscan: %s: %s\n", name, strerror(errno));
+	if (fd >= 0)
+		close(fd);
+	*found += f.found;
+	return n == 0;
+}
+
+static int scan_files(const struct patterns *p, char **names, int count)
+{
+	unsigned found = 0, blind = 0;
+
+	for (int i = 0; i < count; i++)
+		blind += !scan_file(p, names[i], &found);
+	return found > 0 ? EXIT_FOUND : blind > 0 ? EXIT_BLIND : 0;
+}
+
 static int usage(void)
 {
-	fputs("usage: keyscan [--inject] [--no-registers] PID... < PATTERNS\n       keyscan --derive < KEY\n", stderr);
+	fputs("usage: keyscan [--inject] [--no-registers] PID... < PATTERNS\n       keyscan --file FILE... < PATTERNS\n"
+	      "       keyscan --derive < KEY\n", stderr);
 	return EXIT_USAGE;
 }
 
 int main(int argc, char **argv)
 {
 	static struct search s;
-	bool registers = true;
+	bool registers = true, files = false;
 	size_t pieces;
 	struct patterns *p;
 	int i = 1;
@@ -424,6 +476,8 @@ int main(int argc, char **argv)
 			s.inject = true;
 		else if (strcmp(argv[i], "--no-registers") == 0)
 			registers = false;
+		else if (strcmp(argv[i], "--file") == 0)
+			files = true;
 		else
 			return usage();
 	}
@@ -435,6 +489,8 @@ int main(int argc, char **argv)
 		return EXIT_USAGE;
 	}
 	s.patterns = p;
+	if (files)
+		return scan_files(p, argv + i, argc - i);
 	for (; i < argc; i++) {
 		char *end;
 
