@@ -6,6 +6,7 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 BOARDS = ["qemu_x86_64", "qemu_aarch64"]
+UEFI_BOARDS = ["generic_x86_64_uefi", "generic_aarch64_uefi"]
 
 
 def pytest_addoption(parser):

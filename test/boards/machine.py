@@ -36,9 +36,9 @@ class MachineError(Exception):
 
 
 class Guest:
-    def __init__(self, name, folder, build, flavour="dev", kvm=False, data=64 * MIB, more=(), image=None):
+    def __init__(self, name, folder, build, flavour="dev", kvm=False, data=64 * MIB, more=(), image=None, reboots=False):
         self.folder, self.bin = pathlib.Path(folder), pathlib.Path(build) / "bin"
-        self.machine = qemu.Machine(Board(name), flavour, folder, image=image, kvm=kvm, data=data, more=more)
+        self.machine = qemu.Machine(Board(name), flavour, folder, image=image, kvm=kvm, data=data, more=more, reboots=reboots)
         self.process, self.keys, self.text = None, {}, ""
 
     # ---- power ----
@@ -162,7 +162,7 @@ class Guest:
         if not out.exists():
             out.mkdir()
             for what in ("tokens", "etc"):
-                subprocess.run(["/usr/sbin/debugfs", "-R", f"rdump /{what} {out}", f"{self.machine.state}?offset={MIB}"], check=True,
+                subprocess.run(["/usr/sbin/debugfs", "-R", f"rdump /{what} {out}", f"{self.machine.state}?offset={self.machine.state_offset}"], check=True,
                                capture_output=True)
             (out / "softhsm2.conf").write_text(f"directories.tokendir = {out}/tokens\nobjectstore.backend = file\nlog.level = ERROR\n")
         return out
