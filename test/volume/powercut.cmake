@@ -77,3 +77,9 @@ foreach(mutant r1-data-before-log r10-no-flush-in-open r11-flush-retried)
 endforeach()
 fallgate_test(powercut_plain_random SOURCES powercut_random.c powercut_plain.c LINKS powercut_rig
 	ARGS --operations ${operations} LABELS powercut TIMEOUT 600)
+
+# The protocol in Spin: see protocol.pml.
+if(VOLUME_PYTHON AND NOT FALLGATE_SANITIZE)
+	add_test(NAME volume_spin COMMAND ${VOLUME_PYTHON} -B ${CMAKE_CURRENT_SOURCE_DIR}/spin_protocol ${CMAKE_BINARY_DIR}/spin-volume)
+	set_tests_properties(volume_spin PROPERTIES TIMEOUT 900 LABELS "unit" SKIP_RETURN_CODE 77)
+endif()
