@@ -32,6 +32,15 @@ static bool attached(enum gate_state s)
 	return s != GATE_LOCKED && s != GATE_PURGED && s != GATE_ERASED && s != GATE_FAULT;
 }
 
+/* An unlock is only tried after a good proof, so at most once in an interval. One that the HSM was too far for need not wait
+ * longer: when it is back for good, so is the volume. What was refused is asked again ever less often. */
+static uint64_t unlock_wait(const struct volume *v)
+{
+	if (v->gate.cause == CAUSE_UNREACHABLE)
+		return 0;
+	return v->unlock_failures < 5 ? SEC_NS << v->unlock_failures : UNLOCK_RETRY_MAX_S * SEC_NS;
+}
+
 static void note_transition(struct volume *v, const struct gate *before)
 {
 	enum gate_state now = v->gate.state;
@@ -47,10 +56,8 @@ static void note_transition(struct volume *v, const struct gate *before)
 	if (v->config.hold && (gate_state_serves(before->state) || before->state == GATE_LOCKED))
 		v->hold_until_ns = boot_now() + v->config.hold_timeout_ns;
 	if (before->state == GATE_UNLOCKING && now != GATE_AVAILABLE) {
-		uint64_t wait = v->unlock_failures < 5 ? SEC_NS << v->unlock_failures : UNLOCK_RETRY_MAX_S * SEC_NS;
-
+		v->retry_at_ns = boot_now() + unlock_wait(v);
 		v->unlock_failures++;
-		v->retry_at_ns = boot_now() + wait;
 	} else if (now == GATE_AVAILABLE) {
 		v->unlock_failures = 0;
 		v->retry_at_ns = 0;

@@ -4,7 +4,8 @@
  * - GOOD is only ever said of the right key, with the right bytes; without it the page is empty;
  * - the process ends by order, or because the module ended it, and never hangs;
  * - when the fault is over, the same process proves the key again.
- * By itself a sample in which each function meets each class; FALLGATE_CAMPAIGN=1 runs everything. */
+ * By itself a sample in which each function meets each class; with FALLGATE_CAMPAIGN=brief a third of it (for sanitizers), with
+ * rsa or aes everything about that key, with anything else everything. */
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -592,9 +593,24 @@ static void try_effect(const struct kek *k, enum talk talk, const struct functio
 
 /* ---- which cases ---- */
 
+static bool extent_is(const char *word)
+{
+	const char *extent = getenv("FALLGATE_CAMPAIGN");
+
+	return extent != NULL && strcmp(extent, word) == 0;
+}
+
 static bool everything(void)
 {
-	return getenv("FALLGATE_CAMPAIGN") != NULL;
+	return getenv("FALLGATE_CAMPAIGN") != NULL && !extent_is("brief");
+}
+
+/* Which of a sample's cases are passed over. */
+static bool passed_over(void)
+{
+	static unsigned turn;
+
+	return extent_is("brief") && turn++ % 3 != 0;
 }
 
 static unsigned times_called(const struct kek *k, enum talk talk, unsigned f)
@@ -622,7 +638,7 @@ static void some_codes(const struct kek *k, enum talk talk, unsigned f)
 			of_group += codes[c].group == g;
 		chosen = turn++ % of_group;
 		for (unsigned c = 0; c < CODES; c++)
-			if (codes[c].group == g && chosen-- == 0)
+			if (codes[c].group == g && chosen-- == 0 && !passed_over())
 				try_code(k, talk, &functions[f], turn % times_called(k, talk, f), &codes[c], (turn + f) % 2 == 0);
 	}
 }
@@ -638,7 +654,7 @@ static void all_effects(const struct kek *k, enum talk talk, unsigned f)
 		for (unsigned nth = 0; everything() && nth < called; nth++)
 			for (int for_ever = 0; for_ever < 2; for_ever++)
 				try_effect(k, talk, &functions[f], nth, &effects[e], for_ever);
-		if (!everything())
+		if (!everything() && !passed_over())
 			try_effect(k, talk, &functions[f], turn % called, &effects[e], effects[e].lie != SLOW && turn % 2 == 0);
 		turn++;
 	}
@@ -668,7 +684,8 @@ static void every_fault_ends_in_a_right_verdict(void **state)
 	(void)state;
 	cases = failures = 0;
 	for (unsigned i = 0; i < 2; i++)
-		campaign(&keks[i]);
+		if (!extent_is(i == 0 ? "aes" : "rsa"))
+			campaign(&keks[i]);
 	print_message("%u cases\n", cases);
 	assert_int_equal(failures, 0);
 }

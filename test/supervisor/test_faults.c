@@ -347,6 +347,23 @@ static void an_unlock_that_hangs_ends_in_unreachable(void **state)
 	expect(GATE_AVAILABLE, CAUSE_NONE, 8000);
 }
 
+/* Proofs are good, and each unlock hangs: when that is over the volume is not kept waiting for what was. */
+static void an_hsm_that_flaps_leaves_no_long_wait_behind(void **state)
+{
+	uint64_t last = 0;
+
+	(void)state;
+	put("hsm.mode", "hang-ticket");
+	volume_feed(volume, EV_ATTACH, CAUSE_NONE, "test", NULL);
+	for (int i = 0; i < 2000 && volume->unlock_failures < 5; i++)
+		run_for(10);
+	assert_true(volume->unlock_failures >= 5);
+	put("hsm.mode", "good");
+	last = boot_now();
+	expect(GATE_AVAILABLE, CAUSE_NONE, 20000);
+	assert_true(boot_now() - last < 4000 * MS_NS);
+}
+
 static void a_revoke_during_an_unlock_finds_nobody_later(void **state)
 {
 	pid_t pid;
@@ -677,6 +694,7 @@ int main(int argc, char **argv)
 		FAULT(a_budget_of_zero_locks_at_the_first_doubt),
 		FAULT(a_definite_refusal_locks_at_once),
 		FAULT(an_unlock_that_hangs_ends_in_unreachable),
+		FAULT(an_hsm_that_flaps_leaves_no_long_wait_behind),
 		FAULT(a_refused_dek_is_told_apart),
 		FAULT(damage_at_opening_latches),
 		FAULT(a_dead_dataplane_is_replaced),
