@@ -32,6 +32,7 @@ enum {
 	ORDERS_A_ROUND = 16, /* then the deadlines are looked at again */
 	TELL_WAIT_MS = 20,   /* how long a full channel may delay a message that is no mere statistic */
 	STATS_MS = 1000,
+	BAD_TAGS_MS = 50, /* at the most so often: whoever counts them is told soon, and not drowned */
 	REFUSED_LOG_MS = 1000,
 	HOLD_LOOK_MS = 50, /* how much later than asked a hold may end */
 	CLIENTS_GONE_MS = 50,
@@ -75,7 +76,7 @@ struct control {
 	atomic_bool closing;
 	atomic_int fault; /* of enum fault */
 	pthread_t thread;
-	uint64_t next_stats_ms, bad_tags_told;
+	uint64_t next_stats_ms, next_bad_tags_ms, bad_tags_told;
 	bool failstop_told;
 };
 
@@ -168,7 +169,8 @@ static void tell_event(struct control *c, enum dp_event event, uint64_t count, c
 	m.body.dp_event.event = (uint8_t)event;
 	m.body.dp_event.count = count;
 	snprintf(m.body.dp_event.text, sizeof m.body.dp_event.text, "volume %s: %s", c->attach.name, text);
-	log_error("%s", m.body.dp_event.text);
+	if (event != DP_EVENT_BAD_TAG) /* of these the engine has a line, and fewer the more there are */
+		log_error("%s", m.body.dp_event.text);
 	tell(c, &m);
 }
 
@@ -586,8 +588,9 @@ static void check_hold(struct control *c)
 
 static void raise_alarms(struct control *c, const struct volume_stats *s)
 {
-	if (s->bad_tags > c->bad_tags_told) {
+	if (s->bad_tags > c->bad_tags_told && monotonic_ms() >= c->next_bad_tags_ms) {
 		c->bad_tags_told = s->bad_tags;
+		c->next_bad_tags_ms = monotonic_ms() + BAD_TAGS_MS;
 		tell_event(c, DP_EVENT_BAD_TAG, s->bad_tags, "stored data failed authentication: damage or an attack");
 	}
 	if (s->failstop && !c->failstop_told) {
@@ -619,7 +622,7 @@ static void send_stats(struct control *c, const struct volume_stats *s)
 	channel_send(&c->supervisor, &m, NULL, 0);
 }
 
-/* Once a second, so that a flood of bad tags is one alarm a second. */
+/* What came between two alarms is told by the tick. */
 static void tick(struct control *c)
 {
 	struct volume_stats s;
@@ -645,7 +648,7 @@ static void check_fault(struct control *c)
 				.why = "a thread of the block server failed" });
 }
 
-/* The first alarm of its kind does not wait for the tick. */
+/* Alarms do not wait for the tick. */
 static void on_wake(struct control *c)
 {
 	struct volume_stats s;
@@ -662,8 +665,7 @@ static void on_wake(struct control *c)
 	if (c->phase != PHASE_SERVING)
 		return;
 	volume_stats(c->volume, &s);
-	if ((s.failstop && !c->failstop_told) || (s.bad_tags > 0 && c->bad_tags_told == 0))
-		raise_alarms(c, &s);
+	raise_alarms(c, &s);
 }
 
 /* ---- orders ---- */

@@ -379,6 +379,7 @@ struct msg_mg_volume {
 	char kernel[16];
 	uint8_t memory;             /* enum secret_memory_kind */
 	uint64_t since_ns;          /* wall clock of the last transition */
+	uint64_t purge_at_ns;       /* wall clock: when it is purged if nothing happens; 0 = never */
 	uint64_t proof_deadline_ns; /* CLOCK_BOOTTIME; 0 = none */
 	uint64_t last_proof_ns;     /* CLOCK_BOOTTIME of the last good one; 0 = none */
 	/* the last lock: CLOCK_BOOTTIME, 0 = none */

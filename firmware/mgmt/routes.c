@@ -564,7 +564,7 @@ static bool volume_found(struct exchange *x, const struct msg_mg_volume **v)
 	char text[TEXT_MAX_BYTES];
 
 	*v = NULL;
-	if (x->target.volume[0] == '\0')
+	if (x->target.volume[0] == '\0' || x->target.resource == RESOURCE_VOLUMES) /* to be created: the supervisor looks for its file */
 		return true;
 	*v = state_volume(&x->m->state, x->target.volume);
 	if (*v != NULL)

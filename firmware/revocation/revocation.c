@@ -619,6 +619,14 @@ struct gate revocation_initial(bool record_good, bool latched, enum gate_cause l
 	return g;
 }
 
+struct gate revocation_initial_purged(enum gate_cause latch_cause, uint64_t seq)
+{
+	struct gate g = revocation_initial(true, true, latch_cause, seq);
+
+	g.state = GATE_PURGED;
+	return g;
+}
+
 bool revocation_row(enum gate_state state, enum gate_event event, struct gate_row *out)
 {
 	if (state >= GATE_STATE_COUNT || event >= EV_COUNT || revocation_table[state][event].rule == RULE_UNWRITTEN)

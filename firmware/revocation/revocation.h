@@ -128,6 +128,9 @@ struct gate_step revocation_step(const struct gate *now, enum gate_event event, 
 /* The gate of a volume whose record was read (or was not: then latched, CAUSE_RECORD_LOST). State LOCKED. */
 struct gate revocation_initial(bool record_good, bool latched, enum gate_cause latch_cause, uint64_t seq);
 
+/* The same of a volume that was purged: latched for certain, and only an officer's restore leads out. */
+struct gate revocation_initial_purged(enum gate_cause latch_cause, uint64_t seq);
+
 /* Table access for the generator of STATES.md and for tests: false if the pair is not written. */
 struct gate_row {
 	enum gate_state next;

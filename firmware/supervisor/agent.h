@@ -13,7 +13,9 @@ struct creation;
 struct credentials;
 struct kek;
 struct management;
+struct tamper_line;
 struct volume;
+struct wallclock;
 
 struct agent {
 	struct loop loop;
@@ -28,6 +30,8 @@ struct agent {
 	struct credentials *credentials;
 	struct management *management;
 	struct console *console;
+	struct tamper_line *tamper;
+	struct wallclock *wallclock;
 	struct creation *creation; /* the one that is under way, or NULL */
 	uint64_t started_wall_ns;
 	bool read_only; /* --check: nothing is written but what became of a PIN */

@@ -21,6 +21,7 @@
 #include <ini.h>
 
 #include "base/error.h"
+#include "hal/tamper.h"
 
 #define SECOND UINT64_C(1000000000)
 #define HOUR   (3600 * SECOND)
@@ -547,6 +548,43 @@ static bool v_kernel(struct reader *r, const char *key, const char *v)
 	return true;
 }
 
+/* COUNT/DURATION */
+static bool v_integrity_limit(struct reader *r, const char *key, const char *v)
+{
+	struct volume_config *o = r->volume;
+	const char *slash;
+	uint64_t n;
+
+	o->integrity_limit = 0;
+	if (strcmp(v, "off") == 0)
+		return true;
+	if (!parse_number(v, &n, &slash) || n < 1 || n > 1000000 || slash[0] != '/' ||
+	    !config_parse_duration(slash + 1, &o->integrity_window_ns) || o->integrity_window_ns < SECOND ||
+	    o->integrity_window_ns > 24 * HOUR)
+		return wrong(r, "%s = %.100s is not COUNT/DURATION (1 to 1000000, in 1s to 24h) nor off; 1000/1m is the default", key,
+			     v);
+	o->integrity_limit = (uint32_t)n;
+	return true;
+}
+
+static bool v_purge_after(struct reader *r, const char *key, const char *v)
+{
+	r->volume->purge_after_ns = 0;
+	return strcmp(v, "off") == 0 || take_duration(r, key, v, &r->volume->purge_after_ns, SECOND, 8760 * HOUR);
+}
+
+/* ---- [tamper] ---- */
+
+static bool t_source(struct reader *r, const char *key, const char *v)
+{
+	if (strcmp(v, "none") == 0)
+		return true;
+	if (!tamper_source_good(v))
+		return wrong(r, "%s = %.200s is not none, file:/path, fifo:/path or gpio:/dev/gpiochipN:LINE[:low]; write one of these",
+			     key, v);
+	return take_text(r, key, v, r->config->tamper, sizeof r->config->tamper);
+}
+
 /* ---- tables ---- */
 
 struct key_row {
@@ -588,6 +626,8 @@ static const struct key_row volume_keys[] = {
 	{ "on_lock",        v_on_lock,        false, false },
 	{ "hold_timeout",   v_hold_timeout,   false, false },
 	{ "connections",    v_connections,    false, false },
+	{ "integrity_limit", v_integrity_limit, false, false },
+	{ "purge_after",    v_purge_after,    false, false },
 	{ "listen",         v_listen,         false, false },
 	{ "listen_mode",    v_listen_mode,    false, false },
 	{ "read_only",      v_read_only,      false, false },
@@ -598,12 +638,19 @@ static const struct key_row volume_keys[] = {
 };
 /* clang-format on */
 
+static const struct key_row tamper_keys[] = {
+	{ "source", t_source, true, false },
+	{ NULL, NULL, false, false },
+};
+
 static const struct key_row *keys_of(const struct reader *r)
 {
 	if (r->volume_file)
 		return strcmp(r->section, "volume") == 0 ? volume_keys : NULL;
 	if (strcmp(r->section, "agent") == 0)
 		return agent_keys;
+	if (strcmp(r->section, "tamper") == 0)
+		return tamper_keys;
 	return r->kek != NULL ? kek_keys : NULL;
 }
 
@@ -653,8 +700,8 @@ static void begin_section(struct reader *r, const char *section)
 			wrong(r, "unknown section [%.40s]; a volume's file has one: [volume]", section);
 	} else if (strncmp(section, "kek ", 4) == 0) {
 		begin_kek(r, section + 4 + strspn(section + 4, " "));
-	} else if (strcmp(section, "agent") != 0) {
-		wrong(r, "unknown section [%.40s]; known are [agent] and [kek NAME]", section);
+	} else if (strcmp(section, "agent") != 0 && strcmp(section, "tamper") != 0) {
+		wrong(r, "unknown section [%.40s]; known are [agent], [tamper] and [kek NAME]", section);
 	}
 }
 
@@ -756,7 +803,9 @@ static void read_volume_file(struct config *c, const char *path, const char *nam
 	*out = (struct volume_config){ .attach_auto = true,
 				       .listen_mode = 0600,
 				       .hold_timeout_ns = 120 * SECOND,
-				       .connections = CONNECTIONS_DEFAULT };
+				       .connections = CONNECTIONS_DEFAULT,
+				       .integrity_limit = 1000,
+				       .integrity_window_ns = 60 * SECOND };
 	strcpy(out->name, name);
 	snprintf(out->where, sizeof out->where, "%s", path);
 	read_file(&r);

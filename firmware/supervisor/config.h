@@ -48,6 +48,9 @@ struct volume_config {
 	bool attach_auto;
 	bool read_only;
 	bool assume_4k;
+	uint32_t integrity_limit; /* failed sectors in integrity_window_ns; 0: never */
+	uint64_t integrity_window_ns;
+	uint64_t purge_after_ns; /* 0: never */
 	bool hold; /* on_lock */
 	uint64_t hold_timeout_ns;
 	uint32_t connections;
@@ -68,6 +71,7 @@ struct config {
 	char nbdkit[PATH_MAX_BYTES];
 	char coap_address[64]; /* "127.0.0.1" */
 	uint16_t coap_port;
+	char tamper[PATH_MAX_BYTES]; /* the tamper line; empty: none */
 	struct config_user user_hsm, user_dataplane, user_mgmt;
 	struct kek_config keks[CONFIG_KEKS_MAX];
 	unsigned kek_count;

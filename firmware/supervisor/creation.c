@@ -40,6 +40,7 @@ struct creation {
 	bool file_made;
 	struct volume_record record;
 	bool created_good, hsm_good, hsm_gone;
+	enum gate_cause latch; /* it was revoked before it was there; CAUSE_NONE: no */
 	bool over; /* answered: waits for its processes to be gone */
 };
 
@@ -116,8 +117,12 @@ static void adopt(struct creation *c)
 	int r;
 
 	if (v != NULL) /* what is latched stays so */
-		gate = (struct gate_record){ v->gate.latched, v->gate.latched ? v->gate.latch_cause : CAUSE_NONE, v->gate.seq,
-					     v->attach_wanted || c->config.attach_auto };
+		gate = (struct gate_record){ .latched = v->gate.latched,
+					     .latch_cause = v->gate.latched ? v->gate.latch_cause : CAUSE_NONE,
+					     .seq = v->gate.seq,
+					     .attach_wanted = v->attach_wanted || c->config.attach_auto };
+	else if (c->latch != CAUSE_NONE)
+		gate = (struct gate_record){ .latched = true, .latch_cause = c->latch, .seq = 1, .attach_wanted = gate.attach_wanted };
 	/* the gate first: a volume's record without one would be a latched volume */
 	r = records_write_gate(&a->records, c->config.name, &gate);
 	if (r == 0)
@@ -474,6 +479,19 @@ static void backing_opened(void *context, int fd, bool created, const char *text
 		step_on(c);
 }
 
+/* What a creation that failed was latched with: the next one lifts nothing. */
+static enum gate_cause latch_left_behind(const struct agent *a, const char *name)
+{
+	struct gate_record gate;
+	int r = records_read_gate(&a->records, name, &gate);
+
+	if (r == ERR_NOT_FOUND)
+		return CAUSE_NONE;
+	if (r != 0)
+		return CAUSE_RECORD_LOST;
+	return gate.latched ? gate.latch_cause : CAUSE_NONE;
+}
+
 int creation_begin(struct agent *a, const struct msg_mg_request *request, char text[static TEXT_MAX_BYTES])
 {
 	struct volume_config config;
@@ -498,6 +516,8 @@ int creation_begin(struct agent *a, const struct msg_mg_request *request, char t
 	c->kek = kek_find(a, config.kek);
 	c->enrolling = kek_pins(c->kek) == NULL;
 	c->backing_fd = c->hsm_fd = -1;
+	if (volume_find(a, config.name) == NULL)
+		c->latch = latch_left_behind(a, config.name);
 	if (!c->enrolling)
 		c->pins = *kek_pins(c->kek);
 	strcpy(c->record.kek, config.kek);
@@ -512,6 +532,21 @@ int creation_begin(struct agent *a, const struct msg_mg_request *request, char t
 	if (opening_start(&c->opening, a, &config, OPENING_CREATE, backing_opened, c) != 0)
 		fail(c, ERR_NOMEM, "its backing store cannot be opened; see the log");
 	return 0;
+}
+
+bool creation_latch(struct agent *a, const char *volume, enum gate_cause cause)
+{
+	struct creation *c = a->creation;
+	struct gate_record gate = { .latched = true, .latch_cause = cause, .seq = 1 };
+
+	if (c == NULL || c->over || (volume[0] != '\0' && strcmp(volume, c->config.name) != 0))
+		return false;
+	if (volume_find(a, c->config.name) != NULL || c->latch == cause)
+		return true; /* it has a gate of its own, which hears of it too */
+	c->latch = cause;
+	log_warning("volume %s: latched (%s) while it is being created", c->config.name, gate_cause_name(cause));
+	writer_gate(a->writer, c->config.name, &gate);
+	return true;
 }
 
 void creation_abort(struct agent *a)

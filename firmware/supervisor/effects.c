@@ -165,17 +165,26 @@ static void audit(struct volume *v, const struct step_context *s)
 	volume_audit(v, gate_event_name(s->event), s->before->state, v->text);
 }
 
+/* Ciphertext: nothing else of the volume is cached outside its process. */
+static void purge_opened(void *context, int fd, bool created, const char *text)
+{
+	struct volume *v = context;
+
+	(void)created;
+	v->purging = NULL;
+	if (fd < 0) {
+		log_warning("volume %s: the cache of its backing store was not dropped: %s", v->config.name, text);
+		return;
+	}
+	posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+	close(fd);
+}
+
 static void purge_caches(struct volume *v, const struct step_context *s)
 {
-	char text[TEXT_MAX_BYTES];
-	bool created;
-	int fd = backing_open(&v->config, OPENING_WRITE, &created, text);
-
 	(void)s;
-	if (fd < 0)
-		return;
-	posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED); /* ciphertext: nothing else of the volume is cached outside its process */
-	close(fd);
+	if (v->purging == NULL && opening_start(&v->purging, v->agent, &v->config, OPENING_READ, purge_opened, v) != 0)
+		log_warning("volume %s: the cache of its backing store was not dropped", v->config.name);
 }
 
 /* No verb of this agent leads to ERASED; a table that got there did so by a defect, and nothing irreversible is done. */

@@ -22,6 +22,7 @@
 #include "hal/sandbox.h"
 #include "kek.h"
 #include "manage.h"
+#include "tamper.h"
 #include "volume.h"
 #include "wallclock.h"
 
@@ -257,7 +258,10 @@ static int start(struct supervisor *s)
 		log_error("the seccomp filter cannot be entered; this kernel needs CONFIG_SECCOMP_FILTER");
 		return ERR_UNSUPPORTED;
 	}
-	wallclock_start(&s->wallclock, a, a->ledger.last_wall_ns);
+	r = tamper_start(a);
+	if (r != 0)
+		return r;
+	wallclock_start(&s->wallclock, a);
 	audit_agent(a, "started");
 	attach_all(a);
 	return 0;
@@ -270,6 +274,7 @@ static void end(struct supervisor *s)
 	a->stopping = true;
 	console_stop(a);
 	manage_stop(a);
+	tamper_stop(a);
 	for (unsigned i = 0; i < a->volume_count; i++)
 		volume_destroy(a->volumes[i]);
 	for (unsigned i = 0; i < a->kek_count; i++)

@@ -19,6 +19,7 @@
 #include "creation.h"
 #include "credentials.h"
 #include "volume.h"
+#include "wallclock.h"
 
 enum {
 	PENDING_MAX = 32,
@@ -201,6 +202,7 @@ void agent_revoke_all(struct agent *a, const char *identity)
 {
 	for (unsigned i = 0; i < a->volume_count; i++)
 		volume_feed(a->volumes[i], EV_REVOKE, CAUSE_NONE, identity, "");
+	creation_latch(a, "", CAUSE_COMMANDED);
 }
 
 void manage_revoke(struct agent *a, const char *volume, const char *identity, uint64_t id, manage_revoked *done, void *context)
@@ -209,6 +211,10 @@ void manage_revoke(struct agent *a, const char *volume, const char *identity, ui
 	struct volume *v = volume[0] != '\0' ? volume_find(a, volume) : NULL;
 	struct pending *p;
 
+	if (volume[0] != '\0' && v == NULL && creation_latch(a, volume, CAUSE_COMMANDED)) {
+		done(context, id, 0, 0, false, "revoked while it is being created: it is latched when it is there");
+		return;
+	}
 	if (volume[0] != '\0' && v == NULL) {
 		done(context, id, ERR_NOT_FOUND, 0, false, "there is no such volume");
 		return;
@@ -312,6 +318,10 @@ static int do_restore(struct agent *a, const struct msg_mg_request *q, struct vo
 			 q->has_if_match ? "the gate has moved since" : "a restore must name the gate's sequence",
 			 (unsigned long long)v->gate.seq);
 		return ERR_STATE;
+	}
+	if (!v->gate.latched && v->gate.cause == CAUSE_CLOCK && v->gate.state == GATE_INACCESSIBLE) {
+		wallclock_trust(a->wallclock, q->identity);
+		return 0;
 	}
 	if (!v->gate.latched) {
 		snprintf(text, TEXT_MAX_BYTES, "volume %s is not latched; it opens by itself when its cause is lifted",

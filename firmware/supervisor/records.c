@@ -29,6 +29,7 @@ static const struct {
 	[RECORD_VOLUME] = { "volume", "volumes/%s" },
 	[RECORD_GATE] = { "gate", "gates/%s" },
 	[RECORD_CREDENTIALS] = { "credentials", "%s" },
+	[RECORD_CLOCK] = { "clock", "%s" },
 };
 
 /* ---- directory and device key ---- */
@@ -261,6 +262,8 @@ static const struct field_row gate_fields[] = {
 	{ .key = "latch_cause",   .type = FIELD_ENUM, AT(gate_record, latch_cause), .max = CAUSE_COUNT - 1 },
 	{ .key = "seq",           .type = FIELD_U64,  AT(gate_record, seq) },
 	{ .key = "attach_wanted", .type = FIELD_BOOL, AT(gate_record, attach_wanted) },
+	{ .key = "purged",        .type = FIELD_BOOL, AT(gate_record, purged) },
+	{ .key = "purge_at_ns",   .type = FIELD_U64,  AT(gate_record, purge_at_ns) },
 	{ .key = NULL },
 };
 
@@ -289,6 +292,15 @@ static const struct field_row kek_fields[] = {
 	{ .key = "id_size",       .type = FIELD_U16,   AT(kek_record, id_size), .max = 62 },
 	{ .key = "id",            .type = FIELD_HEX_N, COUNTED(kek_record, id, id_size) },
 	{ .key = "token_label",   .type = FIELD_TEXT,  ARRAY(kek_record, token_label) },
+	{ .key = NULL },
+};
+
+struct clock_record {
+	uint64_t last_seen_ns;
+};
+
+static const struct field_row clock_fields[] = {
+	{ .key = "last_seen_ns",  .type = FIELD_U64,  AT(clock_record, last_seen_ns) },
 	{ .key = NULL },
 };
 
@@ -325,6 +337,18 @@ static int write_fields(const struct records *r, enum record_kind kind, const ch
 	char body[BODY_BYTES];
 
 	return fields_write(rows, in, body, sizeof body) ? records_write(r, kind, name, body) : ERR_RANGE;
+}
+
+uint64_t records_read_clock(const struct records *r)
+{
+	struct clock_record c;
+
+	return read_fields(r, RECORD_CLOCK, "clock", clock_fields, &c, sizeof c) == 0 ? c.last_seen_ns : 0;
+}
+
+int records_write_clock(const struct records *r, uint64_t last_seen_ns)
+{
+	return write_fields(r, RECORD_CLOCK, "clock", clock_fields, &(struct clock_record){ last_seen_ns });
 }
 
 int records_read_gate(const struct records *r, const char *name, struct gate_record *out)

@@ -14,7 +14,7 @@
 
 enum { RECORD_MAX_BYTES = 65536, DEVICE_KEY_BYTES = 32 };
 
-enum record_kind { RECORD_KEK, RECORD_PIN, RECORD_VOLUME, RECORD_GATE, RECORD_CREDENTIALS, RECORD_KIND_COUNT };
+enum record_kind { RECORD_KEK, RECORD_PIN, RECORD_VOLUME, RECORD_GATE, RECORD_CREDENTIALS, RECORD_CLOCK, RECORD_KIND_COUNT };
 
 struct records {
 	int dir_fd; /* -1: closed */
@@ -38,6 +38,8 @@ struct gate_record {
 	enum gate_cause latch_cause;
 	uint64_t seq;
 	bool attach_wanted;
+	bool purged;
+	uint64_t purge_at_ns; /* wall clock; 0: no countdown runs */
 };
 
 struct volume_record {
@@ -72,6 +74,10 @@ struct pin_record {
 	/* of which file that was said: another content has another of these */
 	uint64_t inode, size, mtime_ns;
 };
+
+/* The latest wall time that was ever believed, in nanoseconds; reading it without a record, or one that is damaged, gives 0. */
+uint64_t records_read_clock(const struct records *r);
+int records_write_clock(const struct records *r, uint64_t last_seen_ns);
 
 int records_read_gate(const struct records *r, const char *name, struct gate_record *out);
 int records_write_gate(const struct records *r, const char *name, const struct gate_record *in);

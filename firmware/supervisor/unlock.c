@@ -216,6 +216,7 @@ void unlock_opened(struct volume *v, const struct message *m)
 	v->opened = *o;
 	if (o->error == 0) {
 		v->opened_good = true;
+		v->bad_tags_seen = v->bad_tags_told = 0;
 		check_done(v);
 	} else if (o->verdict == VERDICT_GOOD) {
 		volume_feed(v, EV_RECOVERY_REFUSED, damage ? CAUSE_INTEGRITY : CAUSE_ENGINE, NULL, o->text);

@@ -22,7 +22,8 @@ enum {
 	RESTART_MAX_S = 5,
 	UNLOCK_RETRY_MAX_S = 30,
 	SEQ_MARGIN = 64,
-	READY_S = 10
+	READY_S = 10,
+	BAD_TAGS_TOLD_S = 60,
 };
 
 /* ---- the gate ---- */
@@ -41,6 +42,23 @@ static uint64_t unlock_wait(const struct volume *v)
 	return v->unlock_failures < 5 ? SEC_NS << v->unlock_failures : UNLOCK_RETRY_MAX_S * SEC_NS;
 }
 
+/* A countdown begins when the gate is shut to the volume and ends when it serves; tries to open it in between do not stop it. */
+static void count_down(struct volume *v)
+{
+	enum gate_state now = v->gate.state;
+	uint64_t after = v->config.purge_after_ns, wall = wall_now(), left;
+
+	if (now == GATE_AVAILABLE || now == GATE_LOCKED || now == GATE_PURGED || now == GATE_ERASED || after == 0)
+		v->purge_at_ns = 0;
+	timer_disarm(&v->agent->loop, &v->purge_due);
+	if (now != GATE_INACCESSIBLE || after == 0)
+		return;
+	if (v->purge_at_ns == 0)
+		v->purge_at_ns = wall + after;
+	left = v->purge_at_ns > wall ? v->purge_at_ns - wall : 0;
+	timer_arm(&v->agent->loop, &v->purge_due, boot_now() + (left < after ? left : after)); /* a clock set back buys no time */
+}
+
 static void note_transition(struct volume *v, const struct gate *before)
 {
 	enum gate_state now = v->gate.state;
@@ -53,6 +71,9 @@ static void note_transition(struct volume *v, const struct gate *before)
 		v->cut_ns = v->wiped_ns = v->drained_ns = 0;
 		v->drain_error = 0;
 	}
+	count_down(v);
+	if (before->latched && !v->gate.latched)
+		v->integrity = (struct integrity){ 0 };
 	if (v->config.hold && (gate_state_serves(before->state) || before->state == GATE_LOCKED))
 		v->hold_until_ns = boot_now() + v->config.hold_timeout_ns;
 	if (before->state == GATE_UNLOCKING && now != GATE_AVAILABLE) {
@@ -181,8 +202,12 @@ int volume_attachable(const struct volume *v, char text[static TEXT_MAX_BYTES])
 
 void volume_write_gate(struct volume *v)
 {
-	const struct gate_record record = { v->gate.latched, v->gate.latched ? v->gate.latch_cause : CAUSE_NONE, v->gate.seq,
-					    v->attach_wanted };
+	const struct gate_record record = { .latched = v->gate.latched,
+					    .latch_cause = v->gate.latched ? v->gate.latch_cause : CAUSE_NONE,
+					    .seq = v->gate.seq,
+					    .attach_wanted = v->attach_wanted,
+					    .purged = v->gate.state == GATE_PURGED,
+					    .purge_at_ns = v->purge_at_ns };
 
 	if (v->agent->writer != NULL)
 		writer_gate(v->agent->writer, v->config.name, &record);
@@ -508,6 +533,32 @@ static void take_drained(struct volume *v, const struct msg_dp_drained *d)
 	manage_push_volume(v->agent, v);
 }
 
+/* Damage in one place: told, recorded, counted; the reader got an error, and the rest of the volume goes on. Told when the count
+ * doubles, and once a minute: a dataplane that says it without end fills no ledger. */
+static void count_bad_tags(struct volume *v, uint64_t count, const char *text)
+{
+	uint64_t more = count > v->bad_tags_seen ? count - v->bad_tags_seen : 0, now = boot_now();
+	char alarm[TEXT_MAX_BYTES];
+
+	if (more == 0)
+		return;
+	v->bad_tags_seen = count;
+	if (count / 2 >= v->bad_tags_told || now - v->bad_tags_told_ns > BAD_TAGS_TOLD_S * SEC_NS) {
+		v->bad_tags_told = count;
+		v->bad_tags_told_ns = now;
+		log_error("volume %s: %llu sectors failed their check: %s", v->config.name, (unsigned long long)count, text);
+		snprintf(v->text, sizeof v->text, "%s", text);
+		volume_audit(v, "bad-tag", v->gate.state, text);
+		manage_push_volume(v->agent, v);
+	}
+	if (!integrity_count(&v->integrity, v->config.integrity_limit, v->config.integrity_window_ns, now, more) ||
+	    (v->gate.latched && v->gate.latch_cause == CAUSE_INTEGRITY))
+		return;
+	snprintf(alarm, sizeof alarm, "integrity_limit: %u or more sectors failed their check within %llu s; %llu since it was opened",
+		 v->config.integrity_limit, (unsigned long long)(v->config.integrity_window_ns / SEC_NS), (unsigned long long)count);
+	volume_feed(v, EV_INTEGRITY_ALARM, CAUSE_NONE, NULL, alarm);
+}
+
 static void take_event(struct volume *v, const struct msg_dp_event *e)
 {
 	char text[TEXT_MAX_BYTES];
@@ -518,15 +569,13 @@ static void take_event(struct volume *v, const struct msg_dp_event *e)
 		return;
 	}
 	if (e->event == DP_EVENT_HOLD_OVER) {
+		if (v->hold_until_ns == 0)
+			return; /* said already */
 		v->hold_until_ns = 0;
 		volume_feed(v, EV_HOLD_TIMEOUT, CAUSE_NONE, NULL, NULL);
 		return;
 	}
-	/* Damage in one place: told, recorded, counted; the reader got an error. The rest of the volume goes on. */
-	log_error("volume %s: %llu sectors failed their check: %s", v->config.name, (unsigned long long)e->count, text);
-	memcpy(v->text, text, sizeof text);
-	volume_audit(v, "bad-tag", v->gate.state, text);
-	manage_push_volume(v->agent, v);
+	count_bad_tags(v, e->count, text);
 }
 
 static void on_message(void *owner, struct child *c, const struct message *m, int *fds, unsigned count)
@@ -606,6 +655,11 @@ static void outage_over(void *context)
 	volume_feed(context, EV_OUTAGE_OVER, CAUSE_NONE, NULL, "the HSM was out of reach for longer than the outage budget");
 }
 
+static void purge_due(void *context)
+{
+	volume_feed(context, EV_PURGE_DUE, CAUSE_NONE, NULL, "purge_after is over: only an officer's restore opens it again");
+}
+
 /* A false alarm would kill a process that is writing what was acknowledged. */
 static void wipe_deadline(void *context)
 {
@@ -659,6 +713,9 @@ static void read_records(struct volume *v, const char *name)
 	/* the last steps before a crash may have raised the sequence without a record */
 	v->gate =
 		revocation_initial(fresh || gate_error == 0, gate.latched, gate.latch_cause, gate.seq + (fresh ? 0 : SEQ_MARGIN));
+	if (gate_error == 0 && gate.latched && gate.purged)
+		v->gate = revocation_initial_purged(gate.latch_cause, gate.seq + SEQ_MARGIN);
+	v->purge_at_ns = gate_error == 0 ? gate.purge_at_ns : 0;
 	if (!fresh && gate_error != 0)
 		log_error("volume %s: its gate record is %s: latched until an officer restores it", name,
 			  gate_error == ERR_NOT_FOUND ? "missing" : "damaged");
@@ -687,6 +744,7 @@ int volume_create(struct volume **out, struct agent *a, const char *name, const 
 	timer_init(&v->wipe_deadline, wipe_deadline, v);
 	timer_init(&v->reap_deadline, reap_deadline, v);
 	timer_init(&v->tick, tick, v);
+	timer_init(&v->purge_due, purge_due, v);
 	v->busy_until_ns = boot_now() + BUSY_S * SEC_NS;
 	read_records(v, name);
 	if (config != NULL)
@@ -706,12 +764,13 @@ void volume_configure(struct volume *v, const struct volume_config *config)
 
 void volume_destroy(struct volume *v)
 {
-	struct timer *timers[] = { &v->restart,       &v->outage_over, &v->wipe_deadline,
-				   &v->reap_deadline, &v->tick,        &v->ready_deadline };
+	struct timer *timers[] = { &v->restart, &v->outage_over,    &v->wipe_deadline, &v->reap_deadline,
+				   &v->tick,    &v->ready_deadline, &v->purge_due };
 
 	job_destroy(v);
 	unlock_cancel(v);
 	opening_abandon(v->opening);
+	opening_abandon(v->purging);
 	child_kill_and_reap(&v->dataplane);
 	for (size_t i = 0; i < sizeof timers / sizeof timers[0]; i++)
 		timer_disarm(&v->agent->loop, timers[i]);
@@ -759,6 +818,7 @@ void volume_status(const struct volume *v, struct msg_mg_volume *out)
 		out->proof_deadline_ns = kek_proof_deadline(v->kek);
 	}
 	out->since_ns = v->since_wall_ns;
+	out->purge_at_ns = v->purge_at_ns;
 	out->last_proof_ns = v->kek != NULL ? kek_last_good(v->kek) : 0;
 	out->lock_detected_ns = v->detected_ns;
 	out->lock_cut_ns = v->cut_ns;

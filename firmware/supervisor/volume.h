@@ -6,6 +6,7 @@
 
 #include "children.h"
 #include "config.h"
+#include "integrity.h"
 #include "records.h"
 #include "revocation/revocation.h"
 #include "session.h"
@@ -63,7 +64,13 @@ struct volume {
 
 	struct job *job; /* done to it while nobody serves it; NULL: none */
 
-	struct timer unlock_deadline, outage_over, wipe_deadline, reap_deadline, tick;
+	struct timer unlock_deadline, outage_over, wipe_deadline, reap_deadline, tick, purge_due;
+	uint64_t purge_at_ns; /* wall clock, across restarts; 0: no countdown runs */
+	struct opening *purging;
+
+	/* what the dataplane says of failed sectors, of the volume that it has open */
+	struct integrity integrity;
+	uint64_t bad_tags_seen, bad_tags_told, bad_tags_told_ns;
 
 	/* for status and ledger */
 	uint64_t detected_ns, cut_ns, wiped_ns, drained_ns; /* of the last lock; CLOCK_BOOTTIME */

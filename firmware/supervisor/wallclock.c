@@ -1,6 +1,7 @@
 /* See wallclock.h. */
 #include "wallclock.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "agent.h"
@@ -9,6 +10,7 @@
 #include "volume.h"
 
 #define LOOK_NS SEC_NS
+#define KEEP_NS (600 * SEC_NS)
 #define JUMP_NS (5 * (int64_t)SEC_NS)
 #define BEHIND_NS                                                                                                                \
 	(5 * 60 * SEC_NS) /* what a clock may be set back without being doubted: a drift, a leap, a slow start of NTP            \
@@ -35,17 +37,31 @@ static void tell_volumes(struct wallclock *w, enum gate_event event)
 				    : NULL);
 }
 
+static void remember(struct wallclock *w)
+{
+	w->kept_at_ns = boot_now();
+	writer_clock(w->agent->writer, w->last_seen_ns);
+}
+
+static void lose_trust(struct wallclock *w)
+{
+	if (!w->untrusted)
+		log_error("the wall clock is behind the last time this agent ran: volumes are locked until it is set right, or an "
+			  "officer restores one");
+	w->untrusted = true;
+}
+
 static void look(void *context)
 {
 	struct wallclock *w = context;
 	enum wall_verdict v = wallclock_judge(w, wall_now(), boot_now());
 
 	timer_arm(&w->agent->loop, &w->look, boot_now() + LOOK_NS);
+	/* what was seen is on the disk before a line of the ledger that says an earlier time */
+	if ((v != WALL_STEADY && !w->untrusted) || boot_now() - w->kept_at_ns > KEEP_NS)
+		remember(w);
 	if (v == WALL_UNTRUSTED) {
-		if (!w->untrusted)
-			log_error("the wall clock is behind the last time this agent ran: volumes are locked until it is set "
-				  "right");
-		w->untrusted = true;
+		lose_trust(w);
 		tell_volumes(w, EV_CLOCK_UNTRUSTED); /* again each second: a volume may have been attached since */
 		return;
 	}
@@ -61,9 +77,32 @@ static void look(void *context)
 	}
 }
 
-void wallclock_start(struct wallclock *w, struct agent *a, uint64_t last_seen_ns)
+void wallclock_trust(struct wallclock *w, const char *identity)
 {
-	*w = (struct wallclock){ .agent = a, .last_seen_ns = last_seen_ns, .offset_ns = (int64_t)(wall_now() - boot_now()) };
+	struct ledger_entry e = { .wall_ns = wall_now(), .boot_ns = boot_now() };
+
+	log_notice("the wall clock is believed as it is, by %s", identity);
+	snprintf(e.event, sizeof e.event, "clock-restored");
+	snprintf(e.identity, sizeof e.identity, "%s", identity);
+	snprintf(e.text, sizeof e.text, "the last time that was seen is forgotten");
+	w->last_seen_ns = wall_now();
+	w->untrusted = false;
+	remember(w);
+	writer_ledger(w->agent->writer, &e);
+	tell_volumes(w, EV_CLOCK_TRUSTED);
+}
+
+void wallclock_start(struct wallclock *w, struct agent *a)
+{
+	uint64_t kept = records_read_clock(&a->records), line = a->ledger.last_wall_ns;
+
+	*w = (struct wallclock){
+		.agent = a, .last_seen_ns = kept > line ? kept : line, .offset_ns = (int64_t)(wall_now() - boot_now())
+	};
+	a->wallclock = w;
 	timer_init(&w->look, look, w);
 	timer_arm(&a->loop, &w->look, 0);
+	if (wallclock_judge(w, wall_now(), boot_now()) == WALL_UNTRUSTED)
+		lose_trust(w);
+	remember(w);
 }

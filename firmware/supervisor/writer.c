@@ -1,5 +1,5 @@
 /* See writer.h. Two bounded queues under one lock: gate records (one place a volume: a newer one replaces an older one that is
- * not begun) and ledger lines; gate records go first. */
+ * not begun) and ledger lines; gate records go first, then the clock's. */
 #include "writer.h"
 
 #include <errno.h>
@@ -32,6 +32,7 @@ struct writer {
 	int done_fd;
 	bool stopping, audit_good;
 	struct gate_place gates[CONFIG_VOLUMES_MAX];
+	uint64_t clock_ns; /* 0: none waits */
 	struct ledger_entry lines[LEDGER_QUEUE];
 	unsigned first, count;
 };
@@ -62,6 +63,16 @@ static void write_gate(struct writer *w, struct gate_place *g)
 	eventfd_write(w->done_fd, 1);
 }
 
+static void write_clock(struct writer *w)
+{
+	uint64_t ns = w->clock_ns;
+
+	w->clock_ns = 0;
+	pthread_mutex_unlock(&w->lock);
+	records_write_clock(w->records, ns); /* logged if not; the ledger's last line says nearly the same */
+	pthread_mutex_lock(&w->lock);
+}
+
 static void write_line(struct writer *w)
 {
 	struct ledger_entry e = w->lines[w->first];
@@ -85,6 +96,8 @@ static void *run(void *context)
 
 		if (g != NULL)
 			write_gate(w, g);
+		else if (w->clock_ns != 0)
+			write_clock(w);
 		else if (w->count > 0)
 			write_line(w);
 		else if (w->stopping)
@@ -157,6 +170,14 @@ void writer_gate(struct writer *w, const char *name, const struct gate_record *r
 	g = place_of(w, name);
 	g->record = *record;
 	g->waiting = true;
+	pthread_cond_signal(&w->more);
+	pthread_mutex_unlock(&w->lock);
+}
+
+void writer_clock(struct writer *w, uint64_t last_seen_ns)
+{
+	pthread_mutex_lock(&w->lock);
+	w->clock_ns = last_seen_ns;
 	pthread_cond_signal(&w->more);
 	pthread_mutex_unlock(&w->lock);
 }

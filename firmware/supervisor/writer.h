@@ -1,4 +1,5 @@
-/* The thread that waits for disks, so that the one that decides never does: gate records and ledger lines. What must hold: what
+/* The thread that waits for disks, so that the one that decides never does: gate records, the clock's record
+ * and ledger lines. What must hold: what
  * is handed over is written in order; the latest gate record of a volume is never dropped; how it went is told through an
  * eventfd. */
 #ifndef FALLGATE_SUPERVISOR_WRITER_H
@@ -26,6 +27,7 @@ void writer_stop(struct writer *w);
 
 /* Never wait. A ledger line that finds the queue full is counted as lost (audit_good false). */
 void writer_gate(struct writer *w, const char *name, const struct gate_record *record);
+void writer_clock(struct writer *w, uint64_t last_seen_ns); /* before any ledger line that waits */
 void writer_ledger(struct writer *w, const struct ledger_entry *entry);
 
 /* Readable when there is something to take. */

@@ -9,4 +9,5 @@ target_include_directories(test_linux_entropy PRIVATE ${CMAKE_SOURCE_DIR}/hal/li
 fallgate_test(test_linux_entropy_kernel SOURCES linux_entropy_kernel.c LINKS hal_entropy)
 fallgate_test(test_linux_hash SOURCES linux_hash.c LINKS hal_hash)
 fallgate_test(test_linux_block SOURCES linux_block.c LINKS hal_block)
+fallgate_test(test_linux_tamper SOURCES linux_tamper.c LINKS hal_tamper)
 fallgate_test(test_linux_sandbox SOURCES linux_sandbox.c LINKS hal_sandbox)

@@ -58,7 +58,7 @@ static void spew(const char *name, const char *data, size_t size)
 	close(fd);
 }
 
-static const struct gate_record latched = { true, CAUSE_COMMANDED, 12345678901234, true };
+static const struct gate_record latched = { true, CAUSE_COMMANDED, 12345678901234, true, true, 1790000000000000000 };
 
 /* The whole point: an attacker with the disk cannot lift a latch. */
 static void no_bit_of_a_gate_record_can_be_flipped(void **state)
@@ -75,7 +75,7 @@ static void no_bit_of_a_gate_record_can_be_flipped(void **state)
 		bad[bit / 8] = (char)(bad[bit / 8] ^ 1 << bit % 8);
 		spew("gates/demo", bad, size);
 		assert_int_equal(records_read_gate(&records, "demo", &back), ERR_CORRUPT);
-		assert_false(back.latched || back.attach_wanted || back.seq); /* nothing of it is handed out */
+		assert_false(back.latched || back.attach_wanted || back.seq || back.purged || back.purge_at_ns); /* nothing of it is handed out */
 	}
 	for (size_t cut = 0; cut < size; cut++) {
 		spew("gates/demo", good, cut);
@@ -92,7 +92,7 @@ static void no_bit_of_a_gate_record_can_be_flipped(void **state)
 
 static void a_record_stands_for_its_place_only(void **state)
 {
-	const struct gate_record open_gate = { false, CAUSE_NONE, 1, true };
+	const struct gate_record open_gate = { .seq = 1, .attach_wanted = true };
 	struct gate_record back;
 	char raw[4096];
 	size_t size;
