@@ -550,6 +550,13 @@ bool power_doomed(const struct power_cursor *c)
 	return false;
 }
 
+void power_event_page(const struct block *b, size_t event, uint32_t index, uint8_t *out)
+{
+	const struct power *m = of_const(b);
+
+	memcpy(out, m->written[m->events[event].first + index], POWER_PAGE);
+}
+
 /* --- images ------------------------------------------------------------------------------------------------------------ */
 
 struct block *power_image_new(const struct block *like)

@@ -98,6 +98,9 @@ uint32_t power_pending_page(const struct power_cursor *c, size_t i);
 /* Some of them were given up by a failed flush: a program that opens this device next would read what is lost already. */
 bool power_doomed(const struct power_cursor *c);
 
+/* What page `index` of a write event was written as. */
+void power_event_page(const struct block *b, size_t event, uint32_t index, uint8_t *out);
+
 /* --- images ------------------------------------------------------------------------------------------------------------ */
 
 /* A device of the same size, to be filled by power_cut or power_kill, again and again. */

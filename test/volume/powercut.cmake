@@ -23,11 +23,13 @@ if(FALLGATE_SANITIZE)
 	set(operations 50000)
 	set(many_operations 1000000)
 	set(shapes 1)
+	set(swept 4)
 else()
 	set(points 20000)
 	set(operations 1000000)
 	set(many_operations 10000000)
 	set(shapes 6)
+	set(swept 40)
 endif()
 
 fallgate_test(powercut SOURCES powercut.c LINKS powercut_rig
@@ -54,6 +56,10 @@ add_test(NAME powercut_random_restless COMMAND powercut_random --operations 1000
 set_tests_properties(powercut_random_restless PROPERTIES TIMEOUT 600 LABELS "unit;powercut")
 fallgate_test(powercut_io_errors SOURCES powercut_io_errors.c LINKS powercut_rig
 	ARGS ${shapes} LABELS powercut TIMEOUT 600)
+fallgate_test(powercut_blocks SOURCES powercut_blocks.c LINKS powercut_rig
+	ARGS --volumes ${swept} LABELS powercut TIMEOUT 600)
+add_test(NAME powercut_blocks_can_fail COMMAND powercut_blocks --volumes 1 --bits 1 --wrong)
+set_tests_properties(powercut_blocks_can_fail PROPERTIES WILL_FAIL ON TIMEOUT 300 LABELS "unit;powercut")
 fallgate_test(powercut_device SOURCES powercut_device.c LINKS powercut_rig LABELS powercut)
 fallgate_test(powercut_nonces SOURCES powercut_nonces.c LINKS powercut_rig ARGS ${operations} LABELS powercut TIMEOUT 1200)
 target_link_options(powercut_nonces PRIVATE -Wl,--wrap=keyring_seal)
