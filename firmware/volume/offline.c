@@ -371,6 +371,11 @@ int offline_put_header(struct offline *w, unsigned copy, const uint8_t *bytes)
 
 /* --- the entry --------------------------------------------------------------------------------------------------------- */
 
+bool offline_writes(enum offline_verb verb, const struct offline_options *o)
+{
+	return offline_needs[verb].writes && (verb != OFFLINE_SCRUB || o->repair);
+}
+
 static int check_call(struct offline *w)
 {
 	const struct offline_needs *n = &offline_needs[w->verb];

@@ -71,6 +71,9 @@ struct offline_result {
 	uint64_t lost;       /* ... but of loss the sectors: a lost node counts all below it, a lost header or ring 1 */
 };
 
+/* Whether the device must be open for writing: scrub writes only to repair. */
+bool offline_writes(enum offline_verb verb, const struct offline_options *o);
+
 /* Runs one verb. keys may be NULL where needs.key is false. 0 (result says what was found: damage that was found is no error of the
  * call), ERR_FOREIGN (no volume, or another's key), ERR_CORRUPT (so damaged that the verb could not run; the text said why),
  * ERR_IO, ERR_NOSPACE (the output), ERR_STATE (consent lacking, or stopped), ERR_REVOKED. why: one clause, always terminated. */

@@ -299,6 +299,16 @@ static void judge_node(struct offline *w, unsigned level, uint64_t index, const 
 		"the node that vouches for them is damaged (unless they were zeroed since): salvage gets what the log knows");
 }
 
+/* However many nodes a header claims: what lies past the device's end is gone in one step. */
+static int past_the_end(struct offline *w, unsigned level, uint64_t from)
+{
+	const struct geometry *g = &w->header->geometry;
+
+	if (level == 1)
+		offline_lost(w, from * g->span[1], g->n_sectors - from * g->span[1], "their nodes lie past the device's end");
+	return 0;
+}
+
 static int check_level(struct offline *w, unsigned level, uint8_t *const blocks[COPIES])
 {
 	const struct geometry *g = &w->header->geometry;
@@ -308,6 +318,9 @@ static int check_level(struct offline *w, unsigned level, uint8_t *const blocks[
 	for (uint64_t at = 0; at < g->count[level] && r == 0; at += CHUNK) {
 		size_t n = g->count[level] - at < CHUNK ? (size_t)(g->count[level] - at) : CHUNK;
 		bool good[COPIES][CHUNK];
+
+		if (geometry_offset(g, level, at, 0) >= w->dev->size)
+			return past_the_end(w, level, at);
 
 		for (unsigned c = 0; c < copies && r == 0; c++)
 			r = offline_read(w, blocks[c], n, geometry_offset(g, level, at, c), good[c]);

@@ -133,8 +133,7 @@ static int open_sectors(struct walk *k, uint64_t lba, size_t count, const struct
 			out[i] = k->plain + i * SECTOR_BYTES;
 			good[done + i] = false;
 		}
-		r = sectors_open(&k->v->sealer, &k->run, lba + done, n, in, out, slots + done,
-				 good + done);
+		r = sectors_open(&k->v->sealer, &k->run, lba + done, n, in, out, slots + done, good + done);
 		secret_wipe(k->plain, n * SECTOR_BYTES);
 		if (r == ERR_REVOKED)
 			return offline_because(k->w, ERR_REVOKED, "the gate was shut: stopped");

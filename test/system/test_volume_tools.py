@@ -172,6 +172,17 @@ def test_a_backup_that_is_none(image, tmp_path):
     assert image.read_bytes() == before
 
 
+def test_a_header_is_not_restored_over_a_file_system(image, tmp_path):
+    backup, other = tmp_path / "backup", tmp_path / "other.img"
+    volume("header-backup", image, "--out", backup)
+    with other.open("wb") as f:
+        f.truncate(image.stat().st_size)
+    subprocess.run(["/sbin/mke2fs", "-q", "-F", str(other)], check=True, capture_output=True)
+    before = other.read_bytes()
+    assert "ext2" in volume("header-restore", other, "--header", backup, "--yes", code=EXISTS).stderr
+    assert other.read_bytes() == before
+
+
 def test_damage_elsewhere(image):
     at = regions(image)
     turn(image, at["nodes of level 2, copy B"] + 200)

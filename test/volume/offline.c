@@ -658,6 +658,33 @@ static void no_header_with_a_good_checksum_makes_a_verb_fall(void **state)
 	rig_free(&g);
 }
 
+/* A header that claims the largest of volumes, on a small device: an answer, and soon. */
+static void a_header_that_claims_too_much_costs_no_time(void **state)
+{
+	uint8_t *header = malloc(HEADER_BYTES), mac[32] = { 0 };
+	struct verb_run *v = calloc(1, sizeof *v);
+	struct header *h = calloc(1, sizeof *h);
+	uint64_t sectors = UINT64_C(1) << 49;
+	struct rig g;
+
+	(void)state;
+	offline_make(&g);
+	block_memory_peek(g.dev, header, HEADER_BYTES, 0);
+	assert_int_equal(header_decode(h, header, g.dev->size, v->why, sizeof v->why), 0);
+	assert_int_equal(geometry_compute(&h->geometry, sectors, LOG_BLOCKS_MAX, geometry_minimum(sectors, LOG_BLOCKS_MAX)), 0);
+	header_encode(header, h);
+	header_finish(header, mac);
+	block_memory_poke(g.dev, header, HEADER_BYTES, 0);
+	verb_must(&g, OFFLINE_CHECK, v, 0);
+	assert_true(v->result.lost > 0);
+	assert_non_null(strstr(v->seen.text, "past the device's end"));
+	verb_must(&g, OFFLINE_DUMP, v, 0);
+	free(h);
+	free(v);
+	free(header);
+	rig_free(&g);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -676,6 +703,7 @@ int main(void)
 		cmocka_unit_test(a_repair_that_is_cut_can_be_done_again),
 		cmocka_unit_test(log_blocks_that_cannot_be_read_are_overwritten),
 		cmocka_unit_test(every_verb_stops_when_told),
+		cmocka_unit_test(a_header_that_claims_too_much_costs_no_time),
 		cmocka_unit_test(no_bytes_make_a_verb_fall),
 		cmocka_unit_test(no_header_with_a_good_checksum_makes_a_verb_fall),
 	};

@@ -96,7 +96,8 @@ static const char *amount(char out[static 24], uint64_t bytes)
 static void draw(struct run *r, uint64_t done, uint64_t total, int64_t now)
 {
 	double part = total == 0 ? 1 : (double)done / (double)total, seconds = (double)(now - r->begun_ms) / 1000;
-	int full = (int)(part * BAR), left = done == 0 ? 0 : (int)(seconds * ((double)total / (double)done - 1));
+	double rest = done == 0 ? 0 : seconds * ((double)total / (double)done - 1);
+	int full = (int)(part * BAR), left = rest < 360000 ? (int)rest : 360000;
 	char a[24], b[24];
 
 	fprintf(stderr, "\r\033[K[%.*s%*s] %3d %%  %s of %s  %d:%02d left", full, "##############################", BAR - full,
@@ -143,7 +144,12 @@ static int open_failed(struct run *r, const char *path)
 static int create_file(struct run *r, const char *path, int *fd)
 {
 	*fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-	return *fd >= 0 ? 0 : open_failed(r, path);
+	if (*fd >= 0)
+		return 0;
+	if (errno != EEXIST)
+		return open_failed(r, path);
+	snprintf(r->why, sizeof r->why, "%.300s is there already: name a file that is not", path);
+	return ERR_EXISTS;
 }
 
 static int open_files(struct run *r)
@@ -190,23 +196,39 @@ static void close_files(struct run *r, int error)
 		close(r->options.input_fd);
 }
 
+/* A header goes where a volume was, not over a file system. */
+static int check_content(struct run *r, int fd)
+{
+	char name[64] = "";
+
+	if (r->verb != OFFLINE_HEADER_RESTORE || block_signature(fd, name, sizeof name) != 0 || name[0] == '\0' ||
+	    strcmp(name, "fallgate") == 0)
+		return 0;
+	snprintf(r->why, sizeof r->why, "%.300s holds %.60s and no volume: nothing is written there", r->a->name, name);
+	return ERR_EXISTS;
+}
+
 static int open_place(struct run *r, struct block **dev)
 {
 	const char *path = r->a->name;
-	int flags = (offline_needs[r->verb].writes ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
+	int flags = (offline_writes(r->verb, &r->options) ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
 	struct stat st;
 	int fd, error;
 
 	/* A block device that is mounted, or in use by the kernel otherwise, is not for us. */
-	if (stat(path, &st) == 0 && S_ISBLK(st.st_mode) && offline_needs[r->verb].writes)
+	if (stat(path, &st) == 0 && S_ISBLK(st.st_mode) && offline_writes(r->verb, &r->options))
 		flags |= O_EXCL;
 	fd = open(path, flags);
 	if (fd < 0)
 		return open_failed(r, path);
-	error = block_open_fd(dev, fd);
+	error = check_content(r, fd);
+	if (error == 0)
+		error = block_open_fd(dev, fd);
 	if (error == 0)
 		return 0;
 	close(fd);
+	if (error == ERR_EXISTS)
+		return error;
 	if (error == ERR_BUSY)
 		snprintf(r->why, sizeof r->why, "%.300s is in use: detach the volume first", path);
 	else if (error == ERR_RANGE)
@@ -319,7 +341,6 @@ static int finish(struct run *r, int error)
 {
 	static const char *const remedies[] = {
 		[-ERR_CORRUPT] = "if a header is damaged: 'volume repair-header', or 'volume header-restore' with a backup",
-		[-ERR_EXISTS] = "name a file that is not there yet",
 		[-ERR_FOREIGN] = "is this the right file or device?",
 	};
 	int code = exit_code(&r->result);
