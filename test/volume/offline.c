@@ -385,6 +385,32 @@ static void lost_nodes_and_sectors_are_told_in_stretches(void **state)
 	rig_free(&g);
 }
 
+/* Each read of sector 7 turns a bit of it: the first goes wrong, the second finds it as it was. */
+static void turn(void *context, enum memory_call call, uint64_t at, uint64_t size)
+{
+	struct rig *g = context;
+	uint64_t place = offline_geometry(g).data_off + 7 * SECTOR_BYTES;
+
+	if (call == MEMORY_READ && at <= place && place < at + size)
+		flip_bit(g, place + 77, 3);
+}
+
+static void what_went_wrong_on_its_way_is_read_again(void **state)
+{
+	struct verb_run *v = calloc(1, sizeof *v);
+	struct rig g;
+
+	(void)state;
+	offline_make(&g);
+	v->with_key = true;
+	block_memory_watch(g.dev, turn, &g);
+	finds(&g, OFFLINE_SCRUB, v, 0, 0, "");
+	block_memory_watch(g.dev, NULL, NULL);
+	finds(&g, OFFLINE_SCRUB, v, 0, 0, "");
+	free(v);
+	rig_free(&g);
+}
+
 static void damaged_roots_are_told(void **state)
 {
 	struct verb_run *v = calloc(1, sizeof *v);
@@ -517,6 +543,7 @@ static void a_repair_that_is_cut_can_be_done_again(void **state)
 
 static void log_blocks_that_cannot_be_read_are_overwritten(void **state)
 {
+	uint8_t block[SECTOR_BYTES], blank[SECTOR_BYTES] = { 0 };
 	struct verb_run *v = calloc(1, sizeof *v);
 	uint64_t place;
 	struct rig g;
@@ -538,6 +565,8 @@ static void log_blocks_that_cannot_be_read_are_overwritten(void **state)
 	v->consent = true;
 	verb_must(&g, OFFLINE_REPAIR_LOG, v, 0);
 	block_memory_fail(g.dev, (struct memory_fault){ 0 });
+	block_memory_peek(g.dev, block, sizeof block, place);
+	assert_memory_equal(block, blank, sizeof block);
 	rig_must_open(&g);
 	assert_int_equal(sector_read(&g, 52, 2), ERR_CORRUPT);
 	assert_int_equal(sector_read(&g, 53, 2), 0);
@@ -698,6 +727,7 @@ int main(void)
 		cmocka_unit_test(header_b_is_found_wherever_it_is),
 		cmocka_unit_test(copies_of_nodes_are_mended_by_scrub),
 		cmocka_unit_test(lost_nodes_and_sectors_are_told_in_stretches),
+		cmocka_unit_test(what_went_wrong_on_its_way_is_read_again),
 		cmocka_unit_test(damaged_roots_are_told),
 		cmocka_unit_test(a_hole_in_the_log_is_passed_over_with_consent),
 		cmocka_unit_test(a_repair_that_is_cut_can_be_done_again),
