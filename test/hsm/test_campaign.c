@@ -780,16 +780,19 @@ static void learn(struct kek *k)
 static void count_calls(struct kek *k)
 {
 	struct outcome o;
-	char word[64];
+	char word[64], log[200];
 
+	snprintf(log, sizeof log, "%s/log", rig.folder);
 	for (enum talk t = PROBER; t < TALKS; t++) {
-		run_order(k, t, "", &o);
-		if (o.wrong != NULL || o.bad > 0 || o.code != 0)
+		unlink(log);
+		converse(k, t, &o);
+		if (o.wrong != NULL || o.bad > 0 || o.died)
 			report(k, t, "", &o, o.wrong != NULL ? o.wrong : "it does not even work without faults");
 		for (unsigned f = 0; f < FUNCTIONS; f++) {
 			snprintf(word, sizeof word, "%s ", functions[f].name);
 			k->calls[t][f] = rig_calls(&rig, word);
 		}
+		recover(k, t, &o); /* what it calls on its way out is called when the fault is over */
 	}
 }
 

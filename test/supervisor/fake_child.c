@@ -1,6 +1,6 @@
-/* Children that fail on demand: started by the supervisor as fallgate-hsm, nbdkit (a serving dataplane), fallgate-dataplane (a job) or
- * fallgate-mgmt, it does what the file hsm.mode, dataplane.mode or job.mode beside it says, read anew at every message. What must hold: in mode "good" it keeps
- * the protocol, so that whatever a test sees in another mode comes from that mode. */
+/* Children that fail on demand: started by the supervisor as fallgate-hsm, nbdkit (a serving dataplane), fallgate-dataplane (a
+ * job) or fallgate-mgmt, it does what the file hsm.mode, dataplane.mode or job.mode beside it says, read anew at every message.
+ * What must hold: in mode "good" it keeps the protocol, so that whatever a test sees in another mode comes from that mode. */
 #include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -86,7 +86,9 @@ static void hsm_open(const struct message *q)
 		note("logins", "x");
 	if (mode_is("hsm.mode", "hang-open"))
 		hang();
-	if (mode_is("hsm.mode", "slow-open") || mode_is("hsm.mode", "slow-refuse-pin"))
+	if (mode_is("hsm.mode", "slow-open"))
+		usleep(60000);
+	if (mode_is("hsm.mode", "slow-refuse-pin"))
 		usleep(250000);
 	message_init(&m, MSG_HSM_OPENED, q->nonce);
 	o->type = KEK_AES_KW;
@@ -254,7 +256,8 @@ static void job_done(int error, const char *text)
 	struct message m;
 
 	message_init(&m, MSG_DP_JOB_DONE, 0);
-	m.body.dp_job_done = (struct msg_dp_job_done){ .error = error, .counts = { .checked = 7, .mended = 1, .repairable = 2, .lost = 3 } };
+	m.body.dp_job_done =
+		(struct msg_dp_job_done){ .error = error, .counts = { .checked = 7, .mended = 1, .repairable = 2, .lost = 3 } };
 	strcpy(m.body.dp_job_done.text, text);
 	tell(&m);
 }
@@ -366,7 +369,11 @@ int main(int argc, char **argv)
 	describe(serves ? "dataplane.given" : is_hsm ? "hsm.given" : is_job ? "job.given" : "mgmt.given");
 	if (is_job && mode_is("job.mode", "hang-start"))
 		hang();
-	channel_init(&supervisor, serves ? 4 : 3, serves || is_job ? ROLE_DATAPLANE : is_hsm ? ROLE_HSM : ROLE_MGMT, ROLE_SUPERVISOR);
+	channel_init(&supervisor, serves ? 4 : 3,
+		     serves || is_job ? ROLE_DATAPLANE
+		     : is_hsm         ? ROLE_HSM
+				      : ROLE_MGMT,
+		     ROLE_SUPERVISOR);
 	message_init(&m, MSG_HELLO, 0);
 	strcpy(m.body.hello.version, FALLGATE_VERSION);
 	m.body.hello.pid = getpid();

@@ -99,7 +99,8 @@ static void a_good_configuration_is_read_whole(void **state)
 		     "/usr/libexec\n" KEK
 		     "environment = A=b ; and why\nenvironment = SOFTHSM2_CONF=@/s;x\nprobe_interval = 500ms\nfresh_every = 3\n"
 		     "outage_budget = 0\nhsm_deadline = 5s\ninit_args = configdir='sql:/x' flags=\n",
-		     VOLUME "attach = manual\non_lock = hold\nhold_timeout = 5m\nconnections = 4\nlisten = tcp:127.0.0.1:10809\nread_only = yes\ncache = 16M\n"
+		     VOLUME "attach = manual\non_lock = hold\nhold_timeout = 5m\nconnections = 4\nlisten = "
+			    "tcp:127.0.0.1:10809\nread_only = yes\ncache = 16M\n"
 			    "kernel = portable\nlisten_mode = 0660\n"),
 		0);
 	assert_int_equal(errors.count, 0);

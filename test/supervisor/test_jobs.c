@@ -1,5 +1,6 @@
-/* Jobs on a volume that nobody serves, asked for at a real console, done by children that hang, lie, die and speak out of turn. What is
- * looked for each time: exactly one answer, no process left, two lines in the ledger, and a volume that can be attached afterwards. */
+/* Jobs on a volume that nobody serves, asked for at a real console, done by children that hang, lie, die and speak out of turn.
+ * What is looked for each time: exactly one answer, no process left, two lines in the ledger, and a volume that can be attached
+ * afterwards. */
 #include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -294,7 +295,8 @@ static void expect_answer(int error, const char *says)
 	if (!until(answered, 8000))
 		fail_msg("no answer; %s", volume->text);
 	if (answer.error != error || strstr(answer.text, says) == NULL)
-		fail_msg("the answer is %s: \"%s\", not %s: \"%s\"", error_name(answer.error), answer.text, error_name(error), says);
+		fail_msg("the answer is %s: \"%s\", not %s: \"%s\"", error_name(answer.error), answer.text, error_name(error),
+			 says);
 	assert_null(volume->job); /* told when it is over */
 	run_for(20);
 	assert_false(answered());
@@ -534,9 +536,9 @@ static const struct stage_case {
 	enum stage stage;
 	bool session;
 } stages[] = {
-	{ "good", "hang-start", STAGE_NEW, false },         { "good", "hang-prepare", STAGE_ATTACHING, false },
-	{ "hang-open", "works", STAGE_OPENING, true },      { "hang", "works", STAGE_PROBING, true },
-	{ "hang-ticket", "works", STAGE_TICKET, true },     { "good", "works", STAGE_SERVING, false },
+	{ "good", "hang-start", STAGE_NEW, false },     { "good", "hang-prepare", STAGE_ATTACHING, false },
+	{ "hang-open", "works", STAGE_OPENING, true },  { "hang", "works", STAGE_PROBING, true },
+	{ "hang-ticket", "works", STAGE_TICKET, true }, { "good", "works", STAGE_SERVING, false },
 	{ "good", "works", STAGE_COUNT, false }, /* at once: its backing store is not open yet */
 };
 enum { STAGES = sizeof stages / sizeof stages[0] };
@@ -579,7 +581,7 @@ static void a_revoke_at_any_stage_ends_it(void **state)
 		expect_ledger(i + 1, "job-ended", "detected_ns");
 		expect_nothing_left();
 	}
-	expect_ledger(2, "job-ended", "keys wiped");       /* from the ticket on */
+	expect_ledger(2, "job-ended", "keys wiped"); /* from the ticket on */
 	expect_ledger(STAGES - 2, "job-ended", "no key was loaded");
 }
 
@@ -613,7 +615,7 @@ static void every_event_that_locks_a_volume_ends_its_job(void **state)
 		enum gate_event event;
 		int error;
 	} rows[] = {
-		{ EV_REVOKE, ERR_REVOKED },	     { EV_TAMPER, ERR_REVOKED }, { EV_INTEGRITY_ALARM, ERR_REVOKED },
+		{ EV_REVOKE, ERR_REVOKED },          { EV_TAMPER, ERR_REVOKED }, { EV_INTEGRITY_ALARM, ERR_REVOKED },
 		{ EV_CLOCK_UNTRUSTED, ERR_REVOKED }, { EV_DETACH, ERR_STATE },
 	};
 	const struct stage_case running = { "good", "works", STAGE_SERVING, false };
@@ -745,10 +747,14 @@ static void an_hsm_that_says_no_ends_it(void **state)
 		const char *mode, *says;
 		int error;
 	} rows[] = {
-		{ "disabled", "disabled", ERR_REFUSED },     { "deleted", "deleted", ERR_REFUSED },
-		{ "expired", "end date", ERR_REFUSED },      { "lie", "not the enrolled one", ERR_REFUSED },
-		{ "dek-refused", "dek-refused", ERR_REFUSED }, { "crash", "ended without", ERR_UNREACHABLE },
-		{ "hang-open", "did not answer", ERR_UNREACHABLE }, { "unreachable", "unreachable", ERR_UNREACHABLE },
+		{ "disabled", "disabled", ERR_REFUSED },
+		{ "deleted", "deleted", ERR_REFUSED },
+		{ "expired", "end date", ERR_REFUSED },
+		{ "lie", "not the enrolled one", ERR_REFUSED },
+		{ "dek-refused", "dek-refused", ERR_REFUSED },
+		{ "crash", "ended without", ERR_UNREACHABLE },
+		{ "hang-open", "did not answer", ERR_UNREACHABLE },
+		{ "unreachable", "unreachable", ERR_UNREACHABLE },
 		{ "other-version", "ended without", ERR_UNREACHABLE },
 	};
 
