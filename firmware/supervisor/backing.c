@@ -125,7 +125,7 @@ static void opened(void *context)
 	discard(o);
 }
 
-static int start_thread(struct opening *o)
+static int start_thread(void *(*body)(void *), void *context)
 {
 	pthread_attr_t attributes;
 	pthread_t thread;
@@ -133,7 +133,7 @@ static int start_thread(struct opening *o)
 
 	pthread_attr_init(&attributes);
 	pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-	r = pthread_create(&thread, &attributes, open_slowly, o);
+	r = pthread_create(&thread, &attributes, body, context);
 	pthread_attr_destroy(&attributes);
 	return r == 0 ? 0 : ERR_NOMEM;
 }
@@ -155,7 +155,7 @@ int opening_start(struct opening **out, struct agent *a, const struct volume_con
 	o->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (o->event_fd >= 0)
 		r = loop_watch(o->loop, &o->watch, o->event_fd, opened, o);
-	if (r == 0 && start_thread(o) == 0) {
+	if (r == 0 && start_thread(open_slowly, o) == 0) {
 		*out = o;
 		return 0;
 	}
@@ -181,4 +181,36 @@ void opening_abandon(struct opening *o)
 	pthread_mutex_unlock(&lock);
 	if (finished)
 		discard(o);
+}
+
+struct closing {
+	unsigned count;
+	int fds[];
+};
+
+static void *close_slowly(void *context)
+{
+	struct closing *c = context;
+
+	for (unsigned i = 0; i < c->count; i++)
+		if (c->fds[i] >= 0)
+			close(c->fds[i]);
+	free(c);
+	return NULL;
+}
+
+void close_elsewhere(const int *fds, unsigned count)
+{
+	struct closing *c = malloc(sizeof *c + count * sizeof fds[0]);
+
+	if (c == NULL) {
+		for (unsigned i = 0; i < count; i++)
+			if (fds[i] >= 0)
+				close(fds[i]);
+		return;
+	}
+	c->count = count;
+	memcpy(c->fds, fds, count * sizeof fds[0]);
+	if (start_thread(close_slowly, c) != 0)
+		close_slowly(c);
 }

@@ -77,10 +77,12 @@ static void close_fd(int *fd)
 	*fd = -1;
 }
 
+/* What the client lent may stand on a file server that is gone. */
 static void close_fds(struct job *j)
 {
-	for (unsigned i = 0; i < j->fd_count; i++)
-		close_fd(&j->fds[i]);
+	if (j->fd_count > 0)
+		close_elsewhere(j->fds, j->fd_count);
+	j->fd_count = 0;
 	close_fd(&j->hsm_fd);
 }
 
@@ -695,7 +697,7 @@ static int refuse_volume(const struct volume *v, char text[static TEXT_MAX_BYTES
 	if (v->gate.state != GATE_LOCKED) {
 		snprintf(text, TEXT_MAX_BYTES, "volume %s is attached (%s): detach it first", v->config.name,
 			 gate_state_name(v->gate.state));
-		return ERR_STATE;
+		return ERR_BUSY;
 	}
 	if (kek_pins(v->kek) == NULL) {
 		snprintf(text, TEXT_MAX_BYTES, "the record of KEK %s is missing or damaged; bring it back from a backup",

@@ -163,4 +163,7 @@ void opening_abandon(struct opening *o); /* done is not called any more; what wa
 /* The same at once. */
 int backing_open(const struct volume_config *c, enum opening_kind kind, bool *created, char text[static TEXT_MAX_BYTES]);
 
+/* Closes them and does not wait for that: a close can hang as an open can. */
+void close_elsewhere(const int *fds, unsigned count);
+
 #endif

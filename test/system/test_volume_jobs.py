@@ -154,7 +154,7 @@ def test_every_verb_on_a_good_volume(box):
 
 def test_a_volume_that_is_attached_or_latched_is_refused(box):
     attach(box).shutdown()
-    assert "detach it first" in job(box, "scrub", "demo", code=STATE).err
+    assert "detach it first" in job(box, "scrub", "demo", code=BUSY).err
     box.cli("revoke", "demo")
     box.wait_state("INACCESSIBLE")
     assert "latched (commanded)" in job(box, "scrub", "demo", code=REVOKED).err
@@ -237,6 +237,8 @@ def test_the_header_comes_back_when_both_are_gone(box):
     for name in ("header A", "header B"):
         smash(box, *(place[name][0], place[name][1] * SECTOR))
     assert "header-restore" in job(box, "scrub", "demo", code=FOREIGN).err
+    job(box, "salvage", "demo", "--out", box.root / "out", "--header", backup)
+    assert (box.root / "out").read_bytes()[1 << 20:5 << 20] == box.data
     other = box.root / "other.backup"
     other.write_bytes(backup.read_bytes()[:-1] + b"x")
     job(box, "header-restore", "demo", "--header", other, "--yes", code=11)
