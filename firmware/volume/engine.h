@@ -22,7 +22,8 @@ enum {
 /* One thread's working room for one piece of a request: no data passes through it but that of sectors touched in part, which are
  * wiped after use. */
 struct request {
-	struct request *next;
+	size_t slots_used; /* and to be wiped */
+	bool edges_used;
 	uint8_t *spare; /* a sector that is read once more */
 	uint8_t *edge[EDGES];
 	const uint8_t *in[IO_SECTORS];
@@ -36,9 +37,10 @@ struct request {
 	struct run run;
 };
 
+enum { POOL_PLACES = 64 };
+
 struct pool {
-	pthread_mutex_t lock;
-	struct request *free;
+	_Atomic(struct request *) places[POOL_PLACES];
 };
 
 /* Sealed log blocks on their way to the device, first_seq and on; writable without any key. */
@@ -208,7 +210,6 @@ int engine_checkpoint(struct volume *v, bool clean, bool force);
 
 /* --- request.c --------------------------------------------------------------------------------------------------------- */
 
-void pool_init(struct pool *p);
 void pool_destroy(struct pool *p);
 struct request *pool_take(struct pool *p); /* NULL: no memory */
 void pool_return(struct pool *p, struct request *q);

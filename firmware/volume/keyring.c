@@ -1,6 +1,7 @@
 /* The ring: one piece of secret memory, cut up at creation into expanded master keys per generation, an LRU of expanded salt
  * subkeys and a scratch page for keys on their way in. What must stay true: no key byte outside that memory; a subkey that is in
- * use (pins > 0) is never evicted or wiped; whoever may use a key holds a lease, and a wipe waits for leases and nothing else. */
+ * use is never evicted or wiped; whoever may use a key holds a lease, and a wipe waits for leases and nothing else. A subkey that
+ * is there is found and pinned without a lock: `use` counts its users and says in the same word whether it is ready. */
 #include "keyring.h"
 
 #include <pthread.h>
@@ -19,14 +20,17 @@ enum {
 	RAW_KEY_SPACE = 64, /* one raw key, padded so that states stay aligned */
 };
 
+#define SUBKEY_READY (1u << 31)
+
+/* domain, gen_no and salt change under the ring's lock while use is 0, and are read by whoever is counted in use. */
 struct subkey {
 	uint8_t *state;
+	atomic_uint use;       /* SUBKEY_READY, and how many use it */
+	_Atomic uint64_t name; /* of domain, generation and salt: tells most others apart without a pin */
 	enum key_domain domain;
 	uint32_t gen_no;
 	uint8_t salt[AEAD_SALT_BYTES];
-	bool ready;
-	unsigned pins;
-	uint64_t used;
+	_Atomic uint64_t used;
 };
 
 struct generation_keys {
@@ -45,12 +49,13 @@ struct keyring {
 	_Atomic uint64_t heartbeat_ns, proof_ns;
 	_Atomic uintptr_t privileged; /* which thread, 0: none */
 	pthread_mutex_t privilege;    /* held from privileged_begin to privileged_end */
-	pthread_mutex_t lock;         /* generations, subkey table, scratch; never held across I/O */
+	pthread_mutex_t lock;         /* generations, filling of subkeys, scratch; never held across I/O */
 	pthread_cond_t idle;          /* leases reached 0 on a shut ring */
 	pthread_cond_t unpinned;      /* some subkey may be evicted again */
+	atomic_uint waiting;          /* for that */
 	struct generation_keys generations[GENERATIONS_HELD];
 	uint8_t *scratch;
-	uint64_t clock;
+	_Atomic uint64_t clock;
 	size_t subkey_count;
 	struct subkey subkeys[];
 };
@@ -231,7 +236,7 @@ void keyring_wipe(struct keyring *k)
 	pthread_mutex_lock(&k->lock);
 	secret_wipe(k->memory.base, k->memory.size);
 	for (size_t i = 0; i < k->subkey_count; i++)
-		k->subkeys[i].ready = false;
+		atomic_store(&k->subkeys[i].use, 0);
 	for (size_t g = 0; g < GENERATIONS_HELD; g++)
 		k->generations[g].gen_no = 0;
 	pthread_mutex_unlock(&k->lock);
@@ -260,6 +265,14 @@ static struct generation_keys *find_generation(struct keyring *k, uint32_t gen_n
 		if (k->generations[g].gen_no == gen_no)
 			return &k->generations[g];
 	return NULL;
+}
+
+/* Not ready any more, if nobody uses it. */
+static bool retire(struct subkey *s)
+{
+	unsigned idle = SUBKEY_READY;
+
+	return atomic_compare_exchange_strong(&s->use, &idle, 0);
 }
 
 static void derive_all(struct keyring *k, struct generation_keys *g, const uint8_t *dek, const uint8_t *context, size_t size)
@@ -309,8 +322,8 @@ int keyring_load(struct keyring *k, uint8_t kcv[static KCV_BYTES], const uint8_t
 	} else {
 		derive_all(k, g, payload, context, sizeof context);
 		for (size_t i = 0; i < k->subkey_count; i++)
-			if (k->subkeys[i].gen_no == gen_no && k->subkeys[i].pins == 0)
-				k->subkeys[i].ready = false;
+			if (k->subkeys[i].gen_no == gen_no)
+				retire(&k->subkeys[i]);
 		g->gen_no = gen_no;
 		memcpy(kcv, g->kcv, KCV_BYTES);
 	}
@@ -349,35 +362,74 @@ int keyring_header_mac(struct keyring *k, uint8_t mac[static 32], uint32_t gen_n
 	return g == NULL ? ERR_NOT_FOUND : 0;
 }
 
-static struct subkey *cached_subkey(struct keyring *k, enum key_domain domain, uint32_t gen_no, const uint8_t *salt)
+static uint64_t name_of(enum key_domain domain, uint32_t gen_no, const uint8_t *salt)
 {
+	return get_le64(salt) ^ ((uint64_t)get_le32(salt + 8) << 32 | gen_no << 2 | (uint32_t)domain);
+}
+
+/* Those who wait for a victim look for one after they said that they wait: either they see this one idle, or it sees them. */
+static void unpin_subkey(struct keyring *k, struct subkey *s, bool locked)
+{
+	if (atomic_fetch_sub(&s->use, 1) != (SUBKEY_READY | 1) || atomic_load(&k->waiting) == 0)
+		return;
+	if (!locked)
+		pthread_mutex_lock(&k->lock);
+	pthread_cond_broadcast(&k->unpinned);
+	if (!locked)
+		pthread_mutex_unlock(&k->lock);
+}
+
+static bool pin_if_ready(struct subkey *s)
+{
+	unsigned use = atomic_load(&s->use);
+
+	while ((use & SUBKEY_READY) != 0)
+		if (atomic_compare_exchange_weak(&s->use, &use, use + 1))
+			return true;
+	return false;
+}
+
+/* What it is can be read once it is pinned: nobody fills it then. `locked`: the caller has the lock, and needs it for nothing here. */
+static struct subkey *pin_cached(struct keyring *k, enum key_domain domain, uint32_t gen_no, const uint8_t *salt, bool locked)
+{
+	uint64_t name = name_of(domain, gen_no, salt);
+
 	for (size_t i = 0; i < k->subkey_count; i++) {
 		struct subkey *s = &k->subkeys[i];
 
-		if (s->ready && s->domain == domain && s->gen_no == gen_no && memcmp(s->salt, salt, AEAD_SALT_BYTES) == 0)
+		if (atomic_load_explicit(&s->name, memory_order_relaxed) != name || !pin_if_ready(s))
+			continue;
+		if (s->domain == domain && s->gen_no == gen_no && memcmp(s->salt, salt, AEAD_SALT_BYTES) == 0) {
+			atomic_store_explicit(&s->used, atomic_fetch_add_explicit(&k->clock, 1, memory_order_relaxed) + 1,
+					      memory_order_relaxed);
 			return s;
+		}
+		unpin_subkey(k, s, locked);
 	}
 	return NULL;
 }
 
-/* The least recently used subkey that nobody is using; NULL if all are in use. */
+/* With the lock: a subkey that is not ready, if need be the least recently used one that nobody is using; NULL if all are. */
 static struct subkey *victim(struct keyring *k)
 {
-	struct subkey *best = NULL;
+	for (;;) {
+		struct subkey *best = NULL;
 
-	for (size_t i = 0; i < k->subkey_count; i++) {
-		struct subkey *s = &k->subkeys[i];
+		for (size_t i = 0; i < k->subkey_count; i++) {
+			struct subkey *s = &k->subkeys[i];
+			unsigned use = atomic_load(&s->use);
 
-		if (s->pins != 0)
-			continue;
-		if (!s->ready)
-			return s;
-		if (best == NULL || s->used < best->used)
-			best = s;
+			if (use == 0)
+				return s;
+			if (use == SUBKEY_READY && (best == NULL || atomic_load(&s->used) < atomic_load(&best->used)))
+				best = s;
+		}
+		if (best == NULL || retire(best))
+			return best;
 	}
-	return best;
 }
 
+/* With the lock, on one that is not ready: nobody pins it before the last line, which pins it too. */
 static void fill_subkey(struct keyring *k, struct subkey *s, const struct generation_keys *g, enum key_domain domain,
 			const uint8_t *salt)
 {
@@ -385,45 +437,42 @@ static void fill_subkey(struct keyring *k, struct subkey *s, const struct genera
 	s->domain = domain;
 	s->gen_no = g->gen_no;
 	memcpy(s->salt, salt, AEAD_SALT_BYTES);
-	s->ready = true;
+	atomic_store(&s->name, name_of(domain, g->gen_no, salt));
+	atomic_store(&s->used, atomic_fetch_add(&k->clock, 1) + 1);
+	atomic_store(&s->use, SUBKEY_READY | 1);
 }
 
-/* Pins the subkey of (domain, gen_no, salt), deriving it if need be. NULL: no such generation. Waits only for other runs. */
-static struct subkey *pin_subkey(struct keyring *k, enum key_domain domain, uint32_t gen_no, const uint8_t *salt)
+/* With the lock. NULL: no such generation. Waits only for other runs. */
+static struct subkey *derive_subkey(struct keyring *k, enum key_domain domain, uint32_t gen_no, const uint8_t *salt)
 {
-	struct subkey *s;
-
-	pthread_mutex_lock(&k->lock);
 	for (;;) {
 		const struct generation_keys *g = gen_no == 0 ? NULL : find_generation(k, gen_no);
+		struct subkey *s = g == NULL ? NULL : pin_cached(k, domain, gen_no, salt, true);
 
-		if (g == NULL) {
-			pthread_mutex_unlock(&k->lock);
-			return NULL;
-		}
-		s = cached_subkey(k, domain, gen_no, salt);
-		if (s != NULL)
-			break;
+		if (g == NULL || s != NULL)
+			return s;
 		s = victim(k);
 		if (s != NULL) {
 			fill_subkey(k, s, g, domain, salt);
-			break;
+			return s;
 		}
 		pthread_cond_wait(&k->unpinned, &k->lock);
 	}
-	s->pins++;
-	s->used = ++k->clock;
-	pthread_mutex_unlock(&k->lock);
-	return s;
 }
 
-static void unpin_subkey(struct keyring *k, struct subkey *s)
+/* Pins the subkey of (domain, gen_no, salt), deriving it if need be. */
+static struct subkey *pin_subkey(struct keyring *k, enum key_domain domain, uint32_t gen_no, const uint8_t *salt)
 {
+	struct subkey *s = pin_cached(k, domain, gen_no, salt, false);
+
+	if (s != NULL)
+		return s;
 	pthread_mutex_lock(&k->lock);
-	s->pins--;
-	if (s->pins == 0)
-		pthread_cond_signal(&k->unpinned);
+	atomic_fetch_add(&k->waiting, 1);
+	s = derive_subkey(k, domain, gen_no, salt);
+	atomic_fetch_sub(&k->waiting, 1);
 	pthread_mutex_unlock(&k->lock);
+	return s;
 }
 
 static int begin_run(struct keyring *k, struct subkey **s, enum key_domain domain, uint32_t gen_no, const uint8_t *salt,
@@ -446,7 +495,7 @@ static int begin_run(struct keyring *k, struct subkey **s, enum key_domain domai
 
 static void end_run(struct keyring *k, struct subkey *s)
 {
-	unpin_subkey(k, s);
+	unpin_subkey(k, s, false);
 	lease_return(k);
 }
 

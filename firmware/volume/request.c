@@ -1,14 +1,9 @@
-/* The pool of working buffers: as many as there were ever requests at once. Nothing in it is plaintext while it lies here. */
+/* The pool of working buffers: as many as there were ever requests at once, up to the pool's places. Taken and returned without a
+ * lock: a place is a pointer that changes hands whole. Nothing in it is plaintext while it lies here. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "engine.h"
-
-void pool_init(struct pool *p)
-{
-	pthread_mutex_init(&p->lock, NULL);
-	p->free = NULL;
-}
 
 static void request_free(struct request *q)
 {
@@ -18,13 +13,12 @@ static void request_free(struct request *q)
 
 void pool_destroy(struct pool *p)
 {
-	while (p->free != NULL) {
-		struct request *q = p->free;
+	for (size_t i = 0; i < POOL_PLACES; i++) {
+		struct request *q = atomic_exchange(&p->places[i], NULL);
 
-		p->free = q->next;
-		request_free(q);
+		if (q != NULL)
+			request_free(q);
 	}
-	pthread_mutex_destroy(&p->lock);
 }
 
 static struct request *request_new(void)
@@ -46,23 +40,31 @@ static struct request *request_new(void)
 
 struct request *pool_take(struct pool *p)
 {
-	struct request *q;
+	for (size_t i = 0; i < POOL_PLACES; i++) {
+		struct request *q = NULL;
 
-	pthread_mutex_lock(&p->lock);
-	q = p->free;
-	if (q != NULL)
-		p->free = q->next;
-	pthread_mutex_unlock(&p->lock);
-	return q != NULL ? q : request_new();
+		if (atomic_load_explicit(&p->places[i], memory_order_relaxed) != NULL)
+			q = atomic_exchange(&p->places[i], NULL);
+		if (q != NULL)
+			return q;
+	}
+	return request_new();
 }
 
-/* The slots that passed through are node plaintext: they go with the edges. */
+/* The slots that passed through are node plaintext: they go with the edges. Only what was used is wiped. */
 void pool_return(struct pool *p, struct request *q)
 {
-	secret_wipe(q->edge[0], (size_t)EDGES * SECTOR_BYTES);
-	secret_wipe(q->slots, sizeof q->slots);
-	pthread_mutex_lock(&p->lock);
-	q->next = p->free;
-	p->free = q;
-	pthread_mutex_unlock(&p->lock);
+	if (q->edges_used)
+		secret_wipe(q->edge[0], (size_t)EDGES * SECTOR_BYTES);
+	secret_wipe(q->slots, q->slots_used * sizeof q->slots[0]);
+	q->edges_used = false;
+	q->slots_used = 0;
+	for (size_t i = 0; i < POOL_PLACES; i++) {
+		struct request *none = NULL;
+
+		if (atomic_load_explicit(&p->places[i], memory_order_relaxed) == NULL &&
+		    atomic_compare_exchange_strong(&p->places[i], &none, q))
+			return;
+	}
+	request_free(q);
 }

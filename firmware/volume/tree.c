@@ -393,13 +393,13 @@ static int step(struct tree *t, struct node *parent, unsigned level, uint64_t in
 	return 0;
 }
 
-int tree_pin(struct tree *t, unsigned level, uint64_t index, bool create, struct node **out, unsigned *zero_level)
+/* From the top down to (level, index): what is not cached is loaded, with the lock away meanwhile. */
+static int descend(struct tree *t, unsigned level, uint64_t index, bool create, struct node **out, unsigned *zero_level)
 {
 	const struct geometry *g = t->geometry;
 	struct node *n = NULL;
 	bool zero = false;
 
-	*out = NULL;
 	for (unsigned l = g->levels; l >= level;) {
 		uint64_t i = index / g->span[l - level];
 		struct node *child;
@@ -423,6 +423,24 @@ int tree_pin(struct tree *t, unsigned level, uint64_t index, bool create, struct
 		}
 		n = child;
 		l--;
+	}
+	*out = n;
+	return 0;
+}
+
+int tree_pin(struct tree *t, unsigned level, uint64_t index, bool create, struct node **out, unsigned *zero_level)
+{
+	struct node *n;
+
+	*out = NULL;
+	if (t->shut)
+		return ERR_REVOKED;
+	n = find(t, level, index);
+	if (n == NULL) {
+		int r = descend(t, level, index, create, &n, zero_level);
+
+		if (r < 0 || n == NULL)
+			return r;
 	}
 	n->pins++;
 	settle(t, n);

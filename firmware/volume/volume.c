@@ -99,6 +99,12 @@ static uint64_t sectors_touched(uint64_t size, uint64_t at)
 
 /* --- reading ----------------------------------------------------------------------------------------------------------- */
 
+static void use_slots(struct request *q, size_t count)
+{
+	if (q->slots_used < count)
+		q->slots_used = count;
+}
+
 /* With tree.lock: what is held of a sealed sector is the ciphertext to open, for the device may not have it yet (R13). */
 static void copy_held(struct volume *v, struct request *q, uint64_t lba, size_t i)
 {
@@ -118,6 +124,7 @@ static int copy_slots(struct volume *v, struct request *q, uint64_t lba, size_t 
 	const unsigned fanout = v->header.geometry.fanout;
 	int r = 0;
 
+	use_slots(q, count);
 	pthread_mutex_lock(&v->tree.lock);
 	for (size_t done = 0; done < count && r == 0;) {
 		unsigned first = (unsigned)((lba + done) % fanout), zero_level;
@@ -232,6 +239,7 @@ static int read_piece(struct volume *v, struct request *q, const struct piece *p
 	for (size_t i = 0; i < p->count; i++) {
 		int e = edge_of(p, i);
 
+		q->edges_used |= e >= 0;
 		q->out[i] = e >= 0 ? q->edge[e] : to + overlap_of(p, i).in_piece;
 	}
 	r = read_sectors(v, q, p->lba, p->count);
@@ -292,12 +300,11 @@ int volume_read(struct volume *v, void *buf, size_t size, uint64_t at)
 /* What the rest of a partly written sector holds. *blank: the sector is ZERO. */
 static int fill_edge(struct volume *v, struct request *q, uint64_t lba, uint8_t *edge, bool *blank)
 {
-	uint8_t *kept = q->out[0];
 	int r;
 
+	q->edges_used = true;
 	q->out[0] = edge;
 	r = read_sectors(v, q, lba, 1);
-	q->out[0] = kept;
 	*blank = r == 0 && q->slots[0].state == SLOT_ZERO;
 	return r;
 }
@@ -407,6 +414,7 @@ static int seal_piece(struct volume *v, struct request *q, const struct piece *p
 {
 	int r = 0;
 
+	use_slots(q, p->count);
 	for (size_t i = 0; i < p->count; i++) {
 		struct slot *s = &q->slots[i];
 
@@ -989,7 +997,6 @@ static struct volume *volume_new(struct block *dev, struct keyring *k, const str
 	v->keys = k;
 	v->read_only = o->read_only;
 	range_init(&v->ranges);
-	pool_init(&v->pool);
 	pthread_cond_init(&v->changed, NULL);
 	pthread_mutex_init(&v->lock_once, NULL);
 	return v;
