@@ -73,9 +73,20 @@ void held_give_back(struct held *h, size_t count, struct held_sector *const *cel
 		give_back(h, cells[count]);
 }
 
-static struct held_sector **link_of(const struct held *h, uint64_t lba)
+static struct held_sector *_Atomic *bucket_of(const struct held *h, uint64_t lba)
 {
-	struct held_sector **link = &h->buckets[(lba * UINT64_C(0x9E3779B97F4A7C15) >> 32) & h->bucket_mask];
+	return &h->buckets[(lba * UINT64_C(0x9E3779B97F4A7C15) >> 32) & h->bucket_mask];
+}
+
+/* Only a bucket that is empty says so without the lock: chains change. */
+bool held_nothing(const struct held *h, uint64_t lba)
+{
+	return h->buckets == NULL || *bucket_of(h, lba) == NULL;
+}
+
+static struct held_sector *_Atomic *link_of(const struct held *h, uint64_t lba)
+{
+	struct held_sector *_Atomic *link = bucket_of(h, lba);
 
 	while (*link != NULL && (*link)->lba != lba)
 		link = &(*link)->chain;
@@ -85,11 +96,11 @@ static struct held_sector **link_of(const struct held *h, uint64_t lba)
 /* An overtaken version leaves the table; its cell goes with the round it belongs to. */
 void held_add(struct held *h, struct held_sector *s, uint64_t lba, uint64_t ctr)
 {
-	struct held_sector **link = link_of(h, lba);
+	struct held_sector *_Atomic *link = link_of(h, lba);
 
 	s->lba = lba;
 	s->ctr = ctr;
-	s->chain = *link != NULL ? (*link)->chain : NULL;
+	s->chain = *link != NULL ? (struct held_sector *)(*link)->chain : NULL;
 	*link = s;
 	s->next = NULL;
 	*h->open_end = s;
@@ -163,7 +174,8 @@ struct held_sector *held_by_place(const struct held *h, struct held_sector *list
 void held_release(struct held *h, struct held_sector *list)
 {
 	while (list != NULL) {
-		struct held_sector *s = list, **link = link_of(h, s->lba);
+		struct held_sector *s = list;
+		struct held_sector *_Atomic *link = link_of(h, s->lba);
 
 		list = s->next;
 		if (*link == s)

@@ -10,7 +10,7 @@
 #include <stdint.h>
 
 struct held_sector {
-	struct held_sector *chain; /* of the bucket */
+	struct held_sector *_Atomic chain; /* of the bucket */
 	struct held_sector *next;  /* free, or in order of acceptance */
 	struct held_sector *after; /* in order of place, while a round writes it */
 	uint64_t lba, ctr;
@@ -20,7 +20,7 @@ struct held_sector {
 struct held {
 	size_t sectors, max; /* held, or reserved for a write that is being sealed */
 	struct held_sector *open, **open_end;
-	struct held_sector *cells, *free, **buckets;
+	struct held_sector *cells, *free, *_Atomic *buckets;
 	size_t bucket_mask;
 	uint8_t *bytes;
 };
@@ -47,6 +47,9 @@ struct held_sector *held_by_place(const struct held *h, struct held_sector *list
 
 /* The device has them: out of the table, where they are still the newest, and free. */
 void held_release(struct held *h, struct held_sector *list);
+
+/* Without the lock: nothing of that sector is held. What was held of it before is in its place. */
+bool held_nothing(const struct held *h, uint64_t lba);
 
 /* The ciphertext of that very version, or NULL. */
 const uint8_t *held_find(const struct held *h, uint64_t lba, uint64_t ctr);

@@ -1,15 +1,20 @@
-/* A lock over sectors: readers of a range share it, a writer has it alone, in order of arrival. Held across data I/O, so a lock
+/* A lock over sectors: readers of a range share it, a writer has it alone, in order of arrival. While no writer is there or waits,
+ * readers enter and leave without a mutex: each marks its range in a place of its own, which a writer that comes looks through. Held across data I/O, so a lock
  * of the keys never takes it; range_abort makes those who still wait leave. Entries live on their owners' stacks. */
 #ifndef FALLGATE_VOLUME_RANGE_H
 #define FALLGATE_VOLUME_RANGE_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+
+enum { RANGE_PLACES = 64 };
 
 struct range {
 	uint64_t first, count;
 	bool exclusive;
+	_Atomic uint64_t *place; /* NULL: it is in the list */
 	struct range *next;
 };
 
@@ -17,7 +22,9 @@ struct range_lock {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	struct range *head;
-	bool aborted;
+	atomic_bool aborted;
+	atomic_uint writers; /* in the list */
+	_Atomic uint64_t places[RANGE_PLACES];
 };
 
 void range_init(struct range_lock *l);

@@ -104,7 +104,7 @@ static void set_dirty(struct tree *t, struct node *n, bool dirty)
 	settle(t, n);
 }
 
-static struct node **bucket(const struct tree *t, unsigned level, uint64_t index)
+static struct node *_Atomic *bucket(const struct tree *t, unsigned level, uint64_t index)
 {
 	uint64_t h = (index + ((uint64_t)level << 56)) * UINT64_C(0x9E3779B97F4A7C15);
 
@@ -120,11 +120,29 @@ static struct node *find(const struct tree *t, unsigned level, uint64_t index)
 	return n;
 }
 
+/* For tree_peek: from here to change_end what it copies of n is not to be believed. False: n is not in the cache, nobody can. */
+static bool change_begin(struct node *n)
+{
+	unsigned version = atomic_load_explicit(&n->version, memory_order_relaxed);
+
+	if (version % 2 != 0)
+		return false;
+	atomic_store_explicit(&n->version, version + 1, memory_order_relaxed);
+	atomic_thread_fence(memory_order_seq_cst);
+	return true;
+}
+
+static void change_end(struct node *n)
+{
+	atomic_store_explicit(&n->version, atomic_load_explicit(&n->version, memory_order_relaxed) + 1, memory_order_release);
+}
+
 static void insert(struct tree *t, struct node *n, struct node *parent)
 {
-	struct node **b = bucket(t, n->level, n->index);
+	struct node *_Atomic *b = bucket(t, n->level, n->index);
 
 	n->chain = *b;
+	change_end(n);
 	*b = n;
 	n->parent = parent;
 	if (parent != NULL) {
@@ -145,8 +163,9 @@ static void give_back(struct tree *t, struct node *n)
 /* Takes n out of the cache; its children are gone already. */
 static void drop(struct tree *t, struct node *n)
 {
-	struct node **link = bucket(t, n->level, n->index);
+	struct node *_Atomic *link = bucket(t, n->level, n->index);
 
+	(void)change_begin(n);
 	while (*link != n)
 		link = &(*link)->chain;
 	*link = n->chain;
@@ -174,6 +193,7 @@ static int grow(struct tree *t)
 	chunk->next = t->chunks;
 	t->chunks = chunk;
 	for (size_t i = 0; i < CHUNK_NODES; i++) {
+		chunk->nodes[i].version = 1;
 		chunk->nodes[i].chain = t->free;
 		t->free = &chunk->nodes[i];
 	}
@@ -181,25 +201,42 @@ static int grow(struct tree *t)
 	return 0;
 }
 
+/* The least recently used node that may go: what was peeked at since it was last looked at goes to the end once more. */
+static struct node *evictable(struct tree *t)
+{
+	struct node *n = t->clean.head;
+
+	while (n != NULL && atomic_exchange(&n->peeked, false)) {
+		queue_remove(&t->clean, n);
+		queue_append(&t->clean, n);
+		n = t->clean.head;
+	}
+	return n;
+}
+
 /* A node outside the cache, pinned once. When everything is pinned or dirty the cache grows past its size rather than wait: who
  * would wait may hold the pins that another one waits for. */
 static struct node *take(struct tree *t, unsigned level, uint64_t index)
 {
-	struct node *n;
+	struct node *n = NULL;
 
-	if (t->free == NULL && t->allocated >= t->clean_max + t->dirty_max && t->clean.head != NULL)
-		drop(t, t->clean.head);
+	if (t->free == NULL && t->allocated >= t->clean_max + t->dirty_max)
+		n = evictable(t);
+	if (n != NULL)
+		drop(t, n);
 	if (t->free == NULL && grow(t) < 0)
 		return NULL;
 	n = t->free;
 	t->free = n->chain;
-	n->chain = n->parent = n->prev = n->next = NULL;
+	n->chain = NULL;
+	n->parent = n->prev = n->next = NULL;
 	n->index = index;
 	n->level = (uint8_t)level;
 	n->pins = 1;
 	n->children = 0;
 	n->list = LIST_NONE;
 	n->dirty = n->dead = false;
+	n->peeked = false;
 	return n;
 }
 
@@ -240,8 +277,10 @@ void tree_wipe(struct tree *t)
 {
 	t->shut = true;
 	for (struct node_chunk *chunk = t->chunks; chunk != NULL; chunk = chunk->next)
-		for (size_t i = 0; i < CHUNK_NODES; i++)
+		for (size_t i = 0; i < CHUNK_NODES; i++) {
+			(void)change_begin(&chunk->nodes[i]);
 			secret_wipe(chunk->nodes[i].slots, SEALED_BYTES);
+		}
 	secret_wipe(&t->top, sizeof t->top);
 }
 
@@ -254,7 +293,51 @@ void tree_get(const struct node *n, unsigned i, struct slot *out)
 
 void tree_put(struct node *n, unsigned i, const struct slot *in)
 {
+	bool cached = change_begin(n);
+
 	slot_encode(n->slots + (size_t)i * SLOT_BYTES, in);
+	if (cached)
+		change_end(n);
+}
+
+/* Slots that may be torn; the version tells. No race detector can know that. */
+__attribute__((no_sanitize("thread"), noinline)) static bool copy_slots(const struct node *n, uint64_t index, unsigned first,
+									unsigned count, struct slot *out)
+{
+	const volatile struct node *looked = n;
+	const volatile uint64_t *from = (const volatile uint64_t *)(const void *)(n->slots + (size_t)first * SLOT_BYTES);
+	uint64_t words[SLOT_BYTES / sizeof *from];
+
+	if (looked->level != 1 || looked->index != index)
+		return false;
+	for (unsigned i = 0; i < count; i++) {
+		for (size_t k = 0; k < sizeof words / sizeof words[0]; k++)
+			words[k] = *from++;
+		slot_decode(&out[i], (const uint8_t *)words);
+	}
+	secret_wipe(words, sizeof words);
+	return true;
+}
+
+enum { CHAIN_MAX = 64 }; /* a chain that changes under a walk may lead anywhere, but not for ever */
+
+bool tree_peek(const struct tree *t, uint64_t index, unsigned first, unsigned count, struct slot *out)
+{
+	struct node *n = *bucket(t, 1, index);
+	bool good = false;
+
+	for (unsigned steps = 0; n != NULL && steps < CHAIN_MAX; n = n->chain, steps++) {
+		unsigned version = atomic_load_explicit(&n->version, memory_order_acquire);
+
+		if (version % 2 != 0 || !copy_slots(n, index, first, count, out))
+			continue;
+		atomic_thread_fence(memory_order_acquire);
+		good = atomic_load_explicit(&n->version, memory_order_relaxed) == version;
+		break;
+	}
+	if (good && !atomic_load_explicit(&n->peeked, memory_order_relaxed))
+		atomic_store_explicit(&n->peeked, true, memory_order_relaxed);
+	return good;
 }
 
 /* What the parent, or the root record, says of (parent's level - 1, index). */

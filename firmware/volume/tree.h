@@ -1,7 +1,8 @@
 /* The authenticated tree in memory: cached nodes, their slots, which of them are dirty, and sealing all dirty ones into a batch.
  * What must hold, always under tree.lock: the parent of a cached node is cached; the ancestors of a dirty node are dirty; a node
  * that is dirty, pinned or has cached children is never evicted; a pinned node that is dropped is freed by its last unpin.
- * The lock is never held across I/O: tree_pin gives it back while it loads. */
+ * The lock is never held across I/O: tree_pin gives it back while it loads. tree_peek alone looks without it: a node's version is
+ * odd while it is not in the cache or is being changed, and higher after each change. */
 #ifndef FALLGATE_VOLUME_TREE_H
 #define FALLGATE_VOLUME_TREE_H
 
@@ -15,7 +16,9 @@ struct block;
 enum node_list { LIST_NONE, LIST_CLEAN, LIST_DIRTY };
 
 struct node {
-	struct node *chain;       /* of the hash bucket, or of the free list */
+	struct node *_Atomic chain; /* of the hash bucket, or of the free list */
+	atomic_uint version;
+	atomic_bool peeked;       /* since it was last considered for eviction */
 	struct node *parent;      /* NULL: the top */
 	struct node *prev, *next; /* of the list it is in */
 	uint64_t index;
@@ -63,7 +66,7 @@ struct tree {
 	struct node_queue dirty[LEVELS_MAX + 1];
 	struct node_queue clean; /* evictable, least recently used first */
 	struct node *free;
-	struct node **buckets;
+	struct node *_Atomic *buckets;
 	size_t bucket_mask;
 	struct node_chunk *chunks;
 	_Atomic uint64_t bad_tags;
@@ -85,6 +88,10 @@ size_t tree_dirty_need(const struct node *n);
 void tree_mark_dirty(struct tree *t, struct node *n);
 
 void tree_get(const struct node *n, unsigned i, struct slot *out);
+
+/* Without the lock: the slots first .. first+count-1 of leaf `index` as they were at one instant. False: not cached, or changed
+ * meanwhile; ask with the lock. */
+bool tree_peek(const struct tree *t, uint64_t index, unsigned first, unsigned count, struct slot *out);
 void tree_put(struct node *n, unsigned i, const struct slot *in);
 
 /* Makes children first .. first+count-1 of n (NULL: the top node itself) ZERO as of ctr and drops what is cached below them.

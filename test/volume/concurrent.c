@@ -4,8 +4,10 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "rig.h"
+#include "volume/engine.h"
 
 enum { THREADS = 6, BLOCKS = 12, BLOCK = 5 * SECTOR_BYTES + 700, SPREAD = 130 * SECTOR_BYTES + 333 };
 
@@ -252,12 +254,215 @@ static void a_cut_at_any_moment_costs_nothing_that_was_flushed(void **state)
 	free(scribes);
 }
 
+/* --- reads without a lock ---------------------------------------------------------------------------------------------- */
+
+enum { WIDE = 20000, STAMPED = 40 };
+
+/* Neighbouring versions of all sectors of a leaf are written while others read there, and leaves leave the cache and come back. */
+static void *read_and_rewrite(void *argument)
+{
+	struct fighter *f = argument;
+	uint64_t words[3 * SECTOR_BYTES / 8];
+
+	for (unsigned long i = 0; i < f->operations; i++) {
+		uint64_t draw = rig_random(&f->random), leaf = draw % 4 == 0 ? draw / 8 % (WIDE / 100) : draw / 8 % 4;
+		uint64_t lba = leaf * 100 + (draw >> 40) % 98;
+		bool write = draw % 3 == 0;
+
+		for (size_t k = 0; write && k < sizeof words / 8; k++)
+			words[k] = lba + k / (SECTOR_BYTES / 8);
+		f->failed += (write ? volume_write(f->volume, words, sizeof words, lba * SECTOR_BYTES, false) :
+				      volume_read(f->volume, words, sizeof words, lba * SECTOR_BYTES)) != 0;
+		for (size_t k = 0; !write && k < sizeof words / 8; k++)
+			f->torn += words[k] != 0 && words[k] != lba + k / (SECTOR_BYTES / 8);
+	}
+	return NULL;
+}
+
+static void slots_are_whole_whoever_changes_them(void **state)
+{
+	static struct fighter fighters[THREADS];
+	struct volume_stats stats;
+	struct rig g;
+
+	(void)state;
+	rig_format(&g, WIDE * (uint64_t)SECTOR_BYTES);
+	g.options.cache_nodes = 64;
+	g.options.dirty_nodes_max = 64;
+	g.options.held_max = 512 * SECTOR_BYTES;
+	rig_must_open(&g);
+	for (unsigned i = 0; i < THREADS; i++) {
+		fighters[i] = (struct fighter){ .volume = g.volume, .operations = rig_count("FALLGATE_TEST_OPS", 6000), .random = 5 + i };
+		pthread_create(&fighters[i].thread, NULL, read_and_rewrite, &fighters[i]);
+	}
+	for (unsigned i = 0; i < THREADS; i++) {
+		pthread_join(fighters[i].thread, NULL);
+		assert_int_equal(fighters[i].failed, 0);
+		assert_int_equal(fighters[i].torn, 0);
+	}
+	volume_stats(g.volume, &stats);
+	assert_int_equal(stats.bad_tags, 0);
+	rig_close(&g);
+	rig_free(&g);
+}
+
+/* Directly, with nothing that keeps slot and reader apart: what a peek says is one of the slots that were put there. */
+struct peeker {
+	struct tree *tree;
+	atomic_bool stop;
+	atomic_ulong seen;
+	unsigned long torn;
+};
+
+static void pattern(struct slot *s, uint64_t n)
+{
+	memset(s, (int)(1 + n % 250), sizeof *s);
+	s->state = SLOT_SEALED;
+}
+
+static void *peek(void *argument)
+{
+	struct peeker *p = argument;
+	struct slot got, expected;
+
+	while (!atomic_load(&p->stop)) {
+		if (!tree_peek(p->tree, 1, 7, 1, &got))
+			continue;
+		p->seen++;
+		pattern(&expected, got.tag[0] - 1u);
+		p->torn += !slot_same(&got, &expected);
+	}
+	return NULL;
+}
+
+static void a_peek_is_whole_or_says_nothing(void **state)
+{
+	struct peeker p = { .seen = 0 };
+	struct slot kept, s;
+	pthread_t thread;
+	struct node *leaf;
+	unsigned unused;
+	struct rig g;
+
+	(void)state;
+	rig_make(&g, 300 * (uint64_t)SECTOR_BYTES);
+	p.tree = &g.volume->tree;
+	pthread_mutex_lock(&p.tree->lock);
+	assert_int_equal(tree_pin(p.tree, 1, 1, true, &leaf, &unused), 0);
+	tree_get(leaf, 7, &kept);
+	pattern(&s, 0);
+	tree_put(leaf, 7, &s);
+	pthread_create(&thread, NULL, peek, &p);
+	for (uint64_t n = 0; n < 2000000 || p.seen < 1000000; n++) {
+		pattern(&s, n);
+		tree_put(leaf, 7, &s);
+	}
+	atomic_store(&p.stop, true);
+	pthread_join(thread, NULL);
+	tree_put(leaf, 7, &kept);
+	tree_unpin(p.tree, leaf);
+	pthread_mutex_unlock(&p.tree->lock);
+	assert_int_equal(p.torn, 0);
+	rig_close(&g);
+	rig_free(&g);
+}
+
+/* Readers share, a writer is alone: over one range, by all threads at once. */
+static struct {
+	struct range_lock lock;
+	atomic_int readers, writers;
+	atomic_ulong wrong;
+} guarded;
+
+static void *enter_and_leave(void *argument)
+{
+	struct fighter *f = argument;
+
+	for (unsigned long i = 0; i < f->operations; i++) {
+		bool alone = rig_random(&f->random) % 8 == 0;
+		atomic_int *mine = alone ? &guarded.writers : &guarded.readers;
+		struct range r;
+
+		f->failed += range_enter(&guarded.lock, &r, 5 + i % 3, 4, alone) != 0;
+		atomic_fetch_add(mine, 1);
+		guarded.wrong += alone ? guarded.readers != 0 || guarded.writers != 1 : guarded.writers != 0;
+		atomic_fetch_sub(mine, 1);
+		range_leave(&guarded.lock, &r);
+	}
+	return NULL;
+}
+
+static void readers_share_a_range_and_a_writer_is_alone(void **state)
+{
+	static struct fighter fighters[THREADS];
+
+	(void)state;
+	range_init(&guarded.lock);
+	for (unsigned i = 0; i < THREADS; i++) {
+		fighters[i] = (struct fighter){ .operations = rig_count("FALLGATE_TEST_OPS", 100000), .random = 11 + i };
+		pthread_create(&fighters[i].thread, NULL, enter_and_leave, &fighters[i]);
+	}
+	for (unsigned i = 0; i < THREADS; i++) {
+		pthread_join(fighters[i].thread, NULL);
+		assert_int_equal(fighters[i].failed, 0);
+	}
+	assert_int_equal(guarded.wrong, 0);
+	range_destroy(&guarded.lock);
+}
+
+struct reader {
+	struct volume *volume;
+	uint8_t data[STAMPED * SECTOR_BYTES];
+	int result;
+};
+
+static void *read_once(void *argument)
+{
+	struct reader *r = argument;
+
+	r->result = volume_read(r->volume, r->data, sizeof r->data, 80 * SECTOR_BYTES);
+	return NULL;
+}
+
+/* Sectors of two cached leaves, nothing held: read while somebody else has both of the volume's locks, for ever. */
+static void a_read_of_what_is_cached_waits_for_no_lock(void **state)
+{
+	struct reader *r = calloc(1, sizeof *r);
+	struct timespec until;
+	pthread_t thread;
+	struct rig g;
+	int late;
+
+	(void)state;
+	rig_make(&g, 300 * (uint64_t)SECTOR_BYTES);
+	r->volume = g.volume;
+	rig_noise(r->data, sizeof r->data, 3);
+	assert_int_equal(volume_write(g.volume, r->data, sizeof r->data, 80 * SECTOR_BYTES, true), 0);
+	pthread_mutex_lock(&g.volume->tree.lock);
+	pthread_mutex_lock(&g.volume->ranges.lock);
+	pthread_create(&thread, NULL, read_once, r);
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += 30;
+	late = pthread_timedjoin_np(thread, NULL, &until);
+	pthread_mutex_unlock(&g.volume->ranges.lock);
+	pthread_mutex_unlock(&g.volume->tree.lock);
+	assert_int_equal(late, 0);
+	assert_int_equal(r->result, 0);
+	rig_close(&g);
+	rig_free(&g);
+	free(r);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(requests_never_mix),
 		cmocka_unit_test(concurrent_flushes_share_one_of_the_device),
 		cmocka_unit_test(a_cut_at_any_moment_costs_nothing_that_was_flushed),
+		cmocka_unit_test(slots_are_whole_whoever_changes_them),
+		cmocka_unit_test(a_peek_is_whole_or_says_nothing),
+		cmocka_unit_test(readers_share_a_range_and_a_writer_is_alone),
+		cmocka_unit_test(a_read_of_what_is_cached_waits_for_no_lock),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
