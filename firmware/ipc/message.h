@@ -400,7 +400,7 @@ struct msg_mg_agent {
 	char users[16]; /* "own" or "one": one uid per process, or one for all */
 	char sandbox[16];
 	bool audit_good;
-	char posture[512]; /* lines "good|weak: what", newline separated */
+	char posture[1536]; /* lines "good|weak: what", newline separated */
 };
 
 struct msg_mg_listen {

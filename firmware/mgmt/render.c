@@ -51,6 +51,16 @@ static void put_summaries(struct body_out *o, const struct state *s)
 	}
 }
 
+/* How many findings of the posture are weak. */
+static unsigned weak_findings(const char *text)
+{
+	unsigned weak = 0;
+
+	for (; *text != '\0'; text += strcspn(text, "\n"), text += *text == '\n')
+		weak += strncmp(text, "weak: ", 6) == 0;
+	return weak;
+}
+
 int render_status(uint8_t *out, size_t size, const struct state *s)
 {
 	struct body_out o;
@@ -60,6 +70,7 @@ int render_status(uint8_t *out, size_t size, const struct state *s)
 	body_pair_text(&o, "version", s->agent.version);
 	body_pair_uint(&o, "started_ns", s->agent.started_ns);
 	body_pair_bool(&o, "audit_good", s->agent.audit_good);
+	body_pair_uint(&o, "posture_weak", weak_findings(s->agent.posture));
 	body_key(&o, "volumes");
 	put_summaries(&o, s);
 	body_map_close(&o);

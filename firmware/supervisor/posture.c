@@ -4,6 +4,9 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "agent.h"
@@ -11,6 +14,8 @@
 #include "kek.h"
 #include "manage.h"
 #include "volume.h"
+
+enum { SECRET_IN_MEMFD_SECRET = 1 }; /* of enum secret_memory_kind, as DP_OPENED tells it */
 
 static void __attribute__((format(printf, 3, 4))) line(struct msg_mg_agent *out, bool good, const char *format, ...)
 {
@@ -36,7 +41,7 @@ static bool read_text(const char *path, char *out, size_t size)
 	return n > 0;
 }
 
-/* /proc/swaps has a heading, then a line per area. */
+/* /proc/swaps has a heading, then a line per area. zram is memory, and as little wiped as a disk is. */
 static void look_at_swap(struct msg_mg_agent *out)
 {
 	char text[1024];
@@ -45,28 +50,77 @@ static void look_at_swap(struct msg_mg_agent *out)
 	if (!read_text("/proc/swaps", text, sizeof text))
 		return;
 	second = strchr(text, '\n');
-	if (second != NULL && second[1] != '\0')
-		line(out, false, "swap is on: what clients hold in memory may be written to it");
+	if (second == NULL || second[1] == '\0')
+		line(out, true, "no swap, no zram");
 	else
-		line(out, true, "no swap");
+		line(out, false, "swap is on%s: what clients hold in memory may be written to it",
+		     strstr(text, "/zram") != NULL ? ", zram among it" : "");
 }
 
-static void look_at_memory(struct agent *a, struct msg_mg_agent *out)
+/* The agent's own processes cannot dump; whoever reads a volume can. */
+static void look_at_core_files(struct msg_mg_agent *out)
 {
-	char text[4096];
+	struct rlimit limit = { .rlim_cur = 1 };
+	bool own = prctl(PR_GET_DUMPABLE) == 0 && getrlimit(RLIMIT_CORE, &limit) == 0 && limit.rlim_cur == 0;
+	char pattern[128];
 
-	if (read_text("/proc/cmdline", text, sizeof text))
-		line(out, strstr(text, "init_on_free=1") != NULL, "%s",
-		     strstr(text, "init_on_free=1") != NULL ? "freed memory is wiped by the kernel" : "boot with init_on_free=1");
+	line(out, own, "%s",
+	     own ? "the agent's processes leave no core files" : "the agent could leave core files: start it anew");
+	if (!read_text("/proc/sys/kernel/core_pattern", pattern, sizeof pattern))
+		return;
+	pattern[strcspn(pattern, "\n")] = '\0';
+	if (pattern[0] == '\0' || strcmp(pattern, "|/bin/false") == 0)
+		line(out, true, "no core files of clients (kernel.core_pattern)");
+	else
+		line(out, false, "core files of clients may hold plaintext: set kernel.core_pattern to |/bin/false");
+}
+
+static void look_at_ptrace(struct msg_mg_agent *out)
+{
+	char text[16];
+	bool restricted = read_text("/proc/sys/kernel/yama/ptrace_scope", text, sizeof text) && text[0] >= '1' && text[0] <= '3';
+
+	line(out, restricted, "%s",
+	     restricted ? "ptrace is restricted (kernel.yama.ptrace_scope)"
+			: "any process may trace others of its user: set kernel.yama.ptrace_scope to 2");
+}
+
+/* Where the keys are; before there are any, where they can be. */
+static void look_at_secret_memory(const struct agent *a, struct msg_mg_agent *out)
+{
+	const struct volume *weak = NULL;
+	bool any = false;
+	int fd;
+
 	for (unsigned i = 0; i < a->volume_count; i++) {
 		const struct volume *v = a->volumes[i];
 
-		if (gate_state_serves(v->gate.state) && v->opened.memory != 1) {
-			line(out, false, "keys of %s in locked memory, not memfd_secret: boot with secretmem.enable=1",
-			     v->config.name);
-			return;
-		}
+		any = any || gate_state_serves(v->gate.state);
+		if (gate_state_serves(v->gate.state) && v->opened.memory != SECRET_IN_MEMFD_SECRET)
+			weak = v;
 	}
+	if (weak != NULL) {
+		line(out, false, "keys of %s in locked memory, not memfd_secret: boot with secretmem.enable=1",
+		     weak->config.name);
+		return;
+	}
+	fd = any ? -1 : (int)syscall(SYS_memfd_secret, O_CLOEXEC);
+	if (fd >= 0)
+		close(fd);
+	if (any || fd >= 0)
+		line(out, true, "%s", any ? "keys in memfd_secret" : "memfd_secret is there for keys");
+	else
+		line(out, false, "no memfd_secret for keys, locked memory instead: boot with secretmem.enable=1");
+}
+
+static void look_at_freed_memory(struct msg_mg_agent *out)
+{
+	char text[4096];
+	bool told = read_text("/proc/cmdline", text, sizeof text) && strstr(text, "init_on_free=1") != NULL;
+
+	line(out, told, "%s",
+	     told ? "freed memory is wiped by the kernel"
+		  : "the kernel is not told to wipe freed memory: boot with init_on_free=1");
 }
 
 static bool own_users(const struct config *c)
@@ -93,11 +147,14 @@ void posture_fill(struct agent *a, struct msg_mg_agent *out)
 	line(out, walls, "%s", walls ? "every process behind seccomp" : "a build without seccomp: for tests only");
 	line(out, users, "%s",
 	     users ? "one user per process" : "processes share a user: set user_hsm, user_dataplane, user_mgmt");
+	if (!out->audit_good)
+		line(out, false, "ledger lines were lost: make room in the state directory");
+	look_at_secret_memory(a, out);
+	look_at_freed_memory(out);
+	look_at_swap(out);
+	look_at_core_files(out);
+	look_at_ptrace(out);
 	for (unsigned i = 0; i < a->kek_count; i++)
 		if (kek_software_token(a->keks[i]))
 			line(out, false, "KEK %s is in a software token: for tests only", kek_config(a->keks[i])->name);
-	if (!out->audit_good)
-		line(out, false, "ledger lines were lost: make room in the state directory");
-	look_at_swap(out);
-	look_at_memory(a, out);
 }

@@ -115,6 +115,8 @@ static void step(struct volume *v, enum gate_event event, enum gate_cause cause)
 		volume_write_gate(v);
 	if (s.changed || (s.actions & ACT_AUDIT) != 0)
 		manage_push_volume(v->agent, v);
+	if (gate_state_serves(s.next.state) && !gate_state_serves(before.state))
+		manage_push_agent(v->agent); /* the posture says where the keys are */
 }
 
 void volume_queue(struct volume *v, enum gate_event event, enum gate_cause cause)

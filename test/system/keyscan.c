@@ -437,12 +437,12 @@ static bool scan_file(const struct patterns *p, const char *name, unsigned *foun
 		f.base += size - kept;
 		memmove(buffer, buffer + size - kept, kept);
 	}
-	if (n != 0)
-		fprintf(stderr, "keyscan: %s: %s\n", name, strerror(errno));
+	if (n != 0 || f.base + kept == 0)
+		fprintf(stderr, "keyscan: %s: %s\n", name, n != 0 ? strerror(errno) : "it is empty: nothing was searched");
 	if (fd >= 0)
 		close(fd);
 	*found += f.found;
-	return n == 0;
+	return n == 0 && f.base + kept > 0;
 }
 
 static int scan_files(const struct patterns *p, char **names, int count)

@@ -31,7 +31,7 @@
 
 extern char **environ;
 
-enum { KEY = 32, CLEAN = 0, FOUND = 1, BLIND = 2, USAGE = 64, OUTPUT_MAX = 8 << 20 };
+enum { KEY = 32, PIECE = 8, CLEAN = 0, FOUND = 1, BLIND = 2, USAGE = 64, OUTPUT_MAX = 8 << 20 };
 
 static const char *keyscan; /* the program under test: from the command line */
 
@@ -101,6 +101,30 @@ static void keep_in_registers(void)
 }
 #endif
 
+#if defined(__x86_64__)
+/* The same in the upper half of a register that only AVX-512 has. */
+__attribute__((target("avx512f"))) static void keep_in_wide_registers(void)
+{
+	long number = 0, zero = 0, one = 1;
+	char order[16];
+
+	say('R');
+	__asm__ volatile("vmovdqu64 (%[key]), %%zmm21\n"
+			 "vpxorq %%zmm22, %%zmm22, %%zmm22\n"
+			 "vmovdqu64 %%zmm22, (%[key])\n"
+			 "syscall\n"
+			 "vpxorq %%zmm21, %%zmm21, %%zmm21\n"
+			 : "+a"(number)
+			 : [key] "r"(planted), "D"(zero), "S"(order), "d"(one)
+			 : "rcx", "r11", "memory", "xmm21", "xmm22");
+	if (number != 1)
+		_exit(3);
+	say('W');
+	wait_order();
+	_exit(0);
+}
+#endif
+
 static struct secret_memory secret_room(void)
 {
 	struct secret_memory m;
@@ -122,6 +146,10 @@ static int victim(const char *mode)
 	if (strcmp(mode, "registers") == 0) {
 		read_exactly(planted, KEY);
 		keep_in_registers();
+	}
+	if (strcmp(mode, "wide-registers") == 0) {
+		read_exactly(planted + 32, KEY);
+		keep_in_wide_registers();
 	}
 #endif
 	m = secret_room();
@@ -330,6 +358,39 @@ static void vector_registers(void **state)
 #endif
 }
 
+static void registers_that_only_avx512_has(void **state)
+{
+	(void)state;
+#if defined(__x86_64__)
+	if (!__builtin_cpu_supports("avx512f"))
+		skip();
+	found_then_clean("wide-registers", "vector registers");
+#else
+	skip();
+#endif
+}
+
+static void a_file_is_searched_over_its_chunks(void **state)
+{
+	char path[] = "/tmp/fallgate-keyscan-XXXXXX", line[2 * KEY + 16];
+	char *argv[] = { (char *)(uintptr_t)keyscan, (char *)"--file", path, NULL };
+	uint8_t key[KEY];
+	int fd = mkstemp(path);
+
+	(void)state;
+	make_key(key, line);
+	assert_true(fd >= 0);
+	assert_int_equal(run(argv, line, output), BLIND); /* empty: nothing was looked at */
+	assert_int_equal(ftruncate(fd, 3 << 20), 0);
+	assert_int_equal(run(argv, line, output), CLEAN);
+	assert_int_equal(pwrite(fd, key, PIECE, (1 << 20) - 3), PIECE); /* a piece across the boundary */
+	assert_int_equal(run(argv, line, output), FOUND);
+	assert_non_null(strstr(output, "planted"));
+	close(fd);
+	unlink(path);
+	assert_int_equal(run(argv, line, output), BLIND);
+}
+
 static void another_key_is_not_found(void **state)
 {
 	uint8_t key[KEY], other[KEY];
@@ -484,6 +545,8 @@ int main(int argc, char **argv)
 	const struct CMUnitTest plain[] = {
 		cmocka_unit_test(plain_memory),
 		cmocka_unit_test(vector_registers),
+		cmocka_unit_test(registers_that_only_avx512_has),
+		cmocka_unit_test(a_file_is_searched_over_its_chunks),
 		cmocka_unit_test(another_key_is_not_found),
 		cmocka_unit_test(no_pattern_is_no_clean_bill),
 		cmocka_unit_test(a_process_that_is_not_there_is_not_clean),

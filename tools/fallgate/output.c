@@ -204,8 +204,9 @@ void output_status(const struct body *b)
 {
 	char version[FIELD_MAX], started[32];
 
-	printf("agent %s, running since %s, audit ledger %s\n\n", text_of(version, b, b->items, "version"),
-	       time_text(started, uint_of(b, b->items, "started_ns")), bool_of(b, b->items, "audit_good") ? "good" : "NOT GOOD");
+	printf("agent %s, running since %s, audit ledger %s, posture: %llu weak\n\n", text_of(version, b, b->items, "version"),
+	       time_text(started, uint_of(b, b->items, "started_ns")), bool_of(b, b->items, "audit_good") ? "good" : "NOT GOOD",
+	       (unsigned long long)uint_of(b, b->items, "posture_weak"));
 	print_rows(b, body_find(b, b->items, "volumes"));
 }
 
