@@ -52,26 +52,27 @@ def test_every_kernels_form_of_a_key_is_found_and_then_gone():
         lab.make_token()
         lab.make_kek()
         lab.write_config()
-        images = {k: lab.write_volume(k, "16M", more=f"kernel = {k}\n") for k in kernels}
+        names = {k: f"v{i}-{k}" for i, k in enumerate(kernels)}
+        images = {k: lab.write_volume(names[k], "16M", more=f"kernel = {k}\n") for k in kernels}
         lab.start()
         lab.enroll_all()
         text = {}
         for k in kernels:
-            lab.cli("create", k, role="operator")
-            status = lab.wait_state("AVAILABLE", k)
+            lab.cli("create", names[k], role="operator")
+            status = lab.wait_state("AVAILABLE", names[k])
             assert status["kernel"] == k
-            use(lab, k)
+            use(lab, names[k])
             text[k] = patterns(lab, images[k])
         for k in kernels:
             found = search(lab, text[k], "--inject")
             assert found.code == 1, f"{k}: the search is blind\n{found}"
             hits = [line.split(None, 1) for line in found.out.splitlines() if re.match(r"[0-9]+ ", line)]
-            assert {pid for pid, _ in hits} == {str(p) for p in lab.dataplanes(k)}, f"{k}: {found.out[:2000]}"
+            assert {pid for pid, _ in hits} == {str(p) for p in lab.dataplanes(names[k])}, f"{k}: {found.out[:2000]}"
             labels = " ".join(label for _, label in hits)
             assert f"{k} state" in labels or "round key" in labels, labels[:2000]
         lab.run(lab.bin / "fallgate", "--run-dir", lab.root / "run", "revoke", "--local", "--all")
         for k in kernels:
-            lab.wait_state("INACCESSIBLE", k)
+            lab.wait_state("INACCESSIBLE", names[k])
         everything = "".join(text.values())
         after = search(lab, everything, "--inject")
         assert after.code == 0, f"after the revoke:\n{after.out[:3000]}{after.err[:1000]}"
