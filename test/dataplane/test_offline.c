@@ -324,6 +324,8 @@ static void an_order_wipes_at_once_whatever_the_worker_does(void **state)
 	assert_int_equal(m.body.dp_wiped.cause, 12);
 	stage_next(&stage, MSG_DP_JOB_DONE, &m, PATIENCE_MS);
 	assert_int_equal(m.body.dp_job_done.error, ERR_REVOKED);
+	assert_int_equal(m.body.dp_job_done.counts.repairable, 0); /* what did not open any more is no damage */
+	assert_int_equal(m.body.dp_job_done.counts.lost, 0);
 	assert_int_equal(stage_wait_end(&stage, 1000), error_exit_code(ERR_REVOKED));
 }
 
@@ -461,7 +463,7 @@ static void a_pipe_must_be_the_writing_end_of_one(void **state)
 		stage_start_job(&stage);
 		order(&m, JOB_CHECK);
 		assert_int_equal(pipe2(pair, O_CLOEXEC), 0);
-		lines[1] = i == 0 ? dup(pair[0]) : open_file(O_RDWR | O_CREAT);
+		lines[1] = i == 0 ? dup(pair[0]) : open_file(O_WRONLY | O_CREAT);
 		send_order(&m, -1);
 		expect_ready(ERR_USAGE, "pipe");
 		close(pair[0]);
