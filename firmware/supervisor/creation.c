@@ -58,9 +58,9 @@ static void reap_all(void *context)
 	struct creation *c = context;
 	bool gone;
 
-	if (session_ticketed(&c->session))
+	if (session_ticketed(&c->session) || session_idle(&c->session))
 		session_kill(&c->session);
-	else
+	else /* it may be in its login */
 		session_close(&c->session);
 	gone = !c->session.child.alive;
 	gone = child_kill_and_reap(&c->creator) && gone;
