@@ -1,6 +1,10 @@
 """A sample of kills.py (kill -9 of each process at each message and change of state), and clocks that jump under the agent: the shim that
 kills also lies about the time."""
 
+import os
+import random
+import signal
+import subprocess
 import time
 
 import nbd
@@ -90,8 +94,6 @@ def test_a_wall_clock_that_is_set_back_locks_and_opens_again_when_it_is_right(sh
 
 def test_an_hsm_that_hangs_for_ever_while_the_supervisor_stands_still_ends_in_wiped_keys(shimmed):
     """Nobody is left to decide: the data plane's own deadline does it, and says so."""
-    import os
-    import signal
     for pid, line in shimmed.processes().items():
         if "fallgate-hsm" in line:
             os.kill(pid, signal.SIGSTOP)
@@ -108,3 +110,46 @@ def test_an_hsm_that_hangs_for_ever_while_the_supervisor_stands_still_ends_in_wi
     shimmed.wait_state("AVAILABLE", timeout=20)
     with pytest.raises(LabError):
         shimmed.wait_state("FAULT", timeout=0.2)
+
+
+# ---- revokes in the middle of everything ----
+
+def test_a_revoke_at_any_moment_of_an_attach_a_detach_or_a_restore(shimmed):
+    """Whatever is under way when the signal comes: shut and latched, no FAULT, and the data back after the restore."""
+    lab, dice = shimmed, random.Random(7)
+    data = os.urandom(1 << 20)
+    handle = nbd.NBD()
+    handle.connect_uri(lab.uri())
+    handle.pwrite(data, 0)
+    handle.flush()
+    handle.shutdown()
+    for n in range(24):
+        verb, role = (("attach", "operator"), ("detach", "operator"), ("restore", "officer"))[n % 3]
+        if verb == "attach":
+            lab.cli("detach", "demo", role="operator")
+            lab.wait_state("LOCKED")
+        elif verb == "restore":
+            lab.cli("revoke", "demo")
+            lab.wait_state("INACCESSIBLE")
+        mark = len(lab.log())
+        client = lab.spawn(lab.bin / "fallgate", "--credentials", lab.credentials[role], verb, "demo", stdout=subprocess.DEVNULL,
+                           stderr=subprocess.DEVNULL)
+        time.sleep(dice.uniform(0, 0.12))
+        lab.agent.send_signal(signal.SIGUSR1)
+        client.wait(10)
+        said = lab.log()[mark:]
+        if verb == "restore" and said.find("SIGUSR1") < said.find("request: restore"):
+            lab.agent.send_signal(signal.SIGUSR1)  # the officer asked after the revoke, and knew of it
+        status = lab.wait_for(lambda: (lambda s: s if s["latched"] and s["state"] in ("LOCKED", "INACCESSIBLE") else None)(lab.status()), 5,
+                              f"round {n}, {verb}: a latched gate")
+        assert status["cause"] == "commanded" and not serves(lab)
+        lab.wait_for(lambda: lab.cli("restore", "demo", check=False).code == 0, 5, "a restore")
+        if lab.state() == "LOCKED":
+            lab.cli("attach", "demo", role="operator")
+        lab.wait_state("AVAILABLE")
+        handle = nbd.NBD()
+        handle.connect_uri(lab.uri())
+        assert bytes(handle.pread(len(data), 0)) == data
+        data = os.urandom(1 << 20)
+        handle.pwrite(data, 0)  # acknowledged, not flushed: the next lock must not lose it
+        handle.shutdown()
