@@ -300,12 +300,15 @@ void tree_put(struct node *n, unsigned i, const struct slot *in)
 		change_end(n);
 }
 
+/* Slots stand at multiples of 4, not of 8. */
+typedef uint64_t __attribute__((aligned(4), may_alias)) slot_word;
+
 /* Slots that may be torn; the version tells. No race detector can know that. */
 __attribute__((no_sanitize("thread"), noinline)) static bool copy_slots(const struct node *n, uint64_t index, unsigned first,
 									unsigned count, struct slot *out)
 {
 	const volatile struct node *looked = n;
-	const volatile uint64_t *from = (const volatile uint64_t *)(const void *)(n->slots + (size_t)first * SLOT_BYTES);
+	const volatile slot_word *from = (const volatile slot_word *)(const void *)(n->slots + (size_t)first * SLOT_BYTES);
 	uint64_t words[SLOT_BYTES / sizeof *from];
 
 	if (looked->level != 1 || looked->index != index)
