@@ -402,8 +402,8 @@ static int zero_in_tree(struct recovery *p, const struct record *c)
 	return 0;
 }
 
-/* With the level above settled: first what the log zeroed of this one, then the versions that are newer than that. In this order a
- * ZERO never covers a node that was found after it, and what such a node says of its children counts. */
+/* With the level above settled: first what the log zeroed of this one, then the versions that are newer than that. In this order
+ * a ZERO never covers a node that was found after it, and what such a node says of its children counts. */
 static int zero_nodes(struct recovery *p, unsigned level)
 {
 	int r = 0;

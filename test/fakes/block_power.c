@@ -174,7 +174,8 @@ static void put(struct power *m, enum power_kind kind, const uint8_t *in, uint64
 {
 	if (size == 0)
 		return;
-	if (m->lower != NULL && (kind == POWER_FUA ? m->lower->ops->write_fua : m->lower->ops->write)(m->lower, in, size, at) != 0)
+	if (m->lower != NULL &&
+	    (kind == POWER_FUA ? m->lower->ops->write_fua : m->lower->ops->write)(m->lower, in, size, at) != 0)
 		abort();
 	if (m->recording)
 		add_event(m, kind, at, size, 0);

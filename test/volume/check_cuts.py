@@ -2,8 +2,8 @@
 """Reads the images that `powercut --images` left with fgv1.py and compares each sector with what the engine read.
 
 usage: check_cuts.py DIRECTORY [--planted]
-Images that a cut left, and those that the engine's recovery made of them: every sector must agree. Damaged ones: what both can read
-must agree, and what the engine cannot read the reader may not either; the engine may know a little more (see loss below).
+Images that a cut left, what the engine's recovery made of them, and both again for copies that were damaged: every sector must
+agree, also in being an error, and every refusal.
 --planted: as a proof of the check, one engine's answer is altered first; then the exit code must be 1.
 Exit 0: all agree; 1: they do not; 2: nothing to compare; 77: python3-cryptography is missing."""
 import collections

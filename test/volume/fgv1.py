@@ -81,7 +81,8 @@ class Keys:
         """The plaintext, or InvalidTag."""
         if (kind, salt) not in self.known:
             self.known[kind, salt] = AESGCM(self.xaes(kind, salt))
-        aad = b"FGV1" + struct.pack("<BBHII", kind, level, 0, self.gen, 0) + self.uuid + struct.pack("<QQ", index, counter) + clear
+        aad = b"FGV1" + struct.pack("<BBHII", kind, level, 0, self.gen, 0) + self.uuid
+        aad += struct.pack("<QQ", index, counter) + clear
         return self.known[kind, salt].decrypt(struct.pack("<QI", counter, 0), sealed + tag, aad)
 
 

@@ -67,7 +67,7 @@ struct run {
 	uint8_t *got, *again, *first_look;
 	char path[PATH_MAX_BYTES]; /* of the point in hand */
 	char what[400];
-	const char *wanted; /* what is left of --only */
+	const char *wanted;    /* what is left of --only */
 	struct images *images; /* NULL: nobody wants any */
 	unsigned long points, second_points, deaths, events, failures, most_pending;
 	bool stop;
@@ -81,8 +81,8 @@ static void name_point(struct run *r)
 	const struct options *o = r->options;
 
 	snprintf(again_line, sizeof again_line, "powercut --geometry %s --seed %llu%s%s%s --only %s\n",
-		 o->standard ? "standard" : "tiny", (unsigned long long)r->seed, o->qemu ? " --recorder qemu" : "", o->mutant != 0 ? " --mutant " : "",
-		 o->mutant != 0 ? mutant_name(o->mutant) : "", r->path);
+		 o->standard ? "standard" : "tiny", (unsigned long long)r->seed, o->qemu ? " --recorder qemu" : "",
+		 o->mutant != 0 ? " --mutant " : "", o->mutant != 0 ? mutant_name(o->mutant) : "", r->path);
 }
 
 static bool fail(struct run *r)
@@ -544,7 +544,8 @@ static bool work(struct run *r)
 /* The event at *i; of flushes without anything between them the last: the daemon leaves the others out. NULL: the end. */
 static const struct power_event *next_event(const struct block *dev, size_t *i)
 {
-	while (*i + 1 < power_events(dev) && power_event(dev, *i)->kind == POWER_FLUSH && power_event(dev, *i + 1)->kind == POWER_FLUSH)
+	while (*i + 1 < power_events(dev) && power_event(dev, *i)->kind == POWER_FLUSH &&
+	       power_event(dev, *i + 1)->kind == POWER_FLUSH)
 		(*i)++;
 	return *i < power_events(dev) ? power_event(dev, (*i)++) : NULL;
 }
@@ -560,7 +561,8 @@ static bool same_record(struct run *r, const struct block *ours, const struct bl
 		/* the daemon ends with a flush of its own */
 		if (a == NULL && (b == NULL || (b->kind == POWER_FLUSH && k == power_events(theirs))))
 			return true;
-		if (a != NULL && b != NULL && a->kind == b->kind && a->page == b->page && a->pages == b->pages && a->mark == b->mark)
+		if (a != NULL && b != NULL && a->kind == b->kind && a->page == b->page && a->pages == b->pages &&
+		    a->mark == b->mark)
 			continue;
 		snprintf(r->what, sizeof r->what, "the recorders disagree at event %zu of ours, %zu of theirs", i, k);
 		return fail(r);
@@ -577,8 +579,8 @@ static bool record_by_qemu(struct run *r)
 	if (recorder == NULL)
 		exit(2);
 	r->world.lower = recorder_device(recorder);
-	/* The daemon makes a FUA write of a write and a flush, and its recorder does not always see that flush (the block layer counts
-	 * the write only after it): the engine's own flushes it does see. */
+	/* The daemon makes a FUA write of a write and a flush, and its recorder does not always see that flush (the block layer
+	 * counts the write only after it): the engine's own flushes it does see. */
 	r->world.offer_fua = false;
 	ours = r->dev = world_format(&r->world);
 	good = work(r);
@@ -738,20 +740,13 @@ static void usage(void)
 static void parse(struct options *o, int argc, char **argv)
 {
 	static const struct option names[] = {
-		{ "points", 1, NULL, 'p' },
-		{ "seed", 1, NULL, 's' },
-		{ "mutant", 1, NULL, 'm' },
-		{ "second-cuts", 0, NULL, '2' },
-		{ "geometry", 1, NULL, 'g' },
-		{ "only", 1, NULL, 'o' },
-		{ "expect-failure", 0, NULL, 'x' },
-		{ "failures", 1, NULL, 'f' },
-		{ "progress", 0, NULL, 'v' },
-		{ "threaded", 0, NULL, 't' },
-		{ "recorder", 1, NULL, 'r' },
-		{ "images", 1, NULL, 'i' },
-		{ "image-count", 1, NULL, 'n' },
-		{ 0 },
+		{ "points", 1, NULL, 'p' },         { "seed", 1, NULL, 's' },
+		{ "mutant", 1, NULL, 'm' },         { "second-cuts", 0, NULL, '2' },
+		{ "geometry", 1, NULL, 'g' },       { "only", 1, NULL, 'o' },
+		{ "expect-failure", 0, NULL, 'x' }, { "failures", 1, NULL, 'f' },
+		{ "progress", 0, NULL, 'v' },       { "threaded", 0, NULL, 't' },
+		{ "recorder", 1, NULL, 'r' },       { "images", 1, NULL, 'i' },
+		{ "image-count", 1, NULL, 'n' },    { 0 },
 	};
 	int c;
 

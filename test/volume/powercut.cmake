@@ -8,7 +8,8 @@ fallgate_target_setup(volume_mutants)
 target_compile_definitions(volume_mutants PUBLIC FALLGATE_MUTANTS)
 target_link_libraries(volume_mutants PUBLIC base hal_aead hal_secret_memory hal_hash)
 
-add_library(powercut_rig STATIC powercut_world.c powercut_play.c powercut_memo.c powercut_images.c powercut_recorder.c ${CMAKE_SOURCE_DIR}/test/fakes/block_power.c)
+add_library(powercut_rig STATIC powercut_world.c powercut_play.c powercut_memo.c powercut_images.c powercut_recorder.c
+	${CMAKE_SOURCE_DIR}/test/fakes/block_power.c)
 fallgate_target_setup(powercut_rig)
 target_include_directories(powercut_rig PRIVATE ${CMAKE_SOURCE_DIR}/test)
 target_link_libraries(powercut_rig PUBLIC volume_mutants base hal_hash deps::nbd)
@@ -29,7 +30,7 @@ else()
 	set(operations 1000000)
 	set(many_operations 10000000)
 	set(shapes 6)
-	set(swept 40)
+	set(swept 24)
 endif()
 
 fallgate_test(powercut SOURCES powercut.c LINKS powercut_rig

@@ -1,8 +1,8 @@
 /* An attacker with the medium, one block after the other: each block that holds anything is replaced by zeroes, noise, each older
- * version of itself, its neighbours, the block at its place in the other copy's region, a clone's block of the same place, and has
- * bits flipped; then the volume is opened, for writing and read-only, and every sector is read. Allowed: repaired, an error, or
- * refused. What must hold: no read ever returns other than the sector's content, and what is settled never goes back; only the last
- * two writes before the end, which no mark covers that cannot be taken away, may be a version older (DESIGN.md, Limits).
+ * version of itself, its neighbours, the block at its place in the other copy's region, a clone's block of the same place, and
+ * has bits flipped; then the volume is opened, for writing and read-only, and every sector is read. Allowed: repaired, an error,
+ * or refused. What must hold: no read ever returns other than the sector's content, and what is settled never goes back; only the
+ * last two writes before the end, which no mark covers that cannot be taken away, may be a version older (DESIGN.md, Limits).
  *
  *   powercut_blocks [--volumes N] [--seed S] [--bits N] [--wrong] */
 #include <getopt.h>
@@ -52,8 +52,8 @@ static void write_one(struct player *p, uint32_t lba)
 	(void)allowed_pass(p->live, 2 * act + 1);
 }
 
-/* All that was written before is flushed; then two more sectors, whose log blocks carry the mark of all the others: two, for the last
- * block of a log can be taken away unnoticed. Closed: these are settled, too. */
+/* All that was written before is flushed; then two more sectors, whose log blocks carry the mark of all the others: two, for the
+ * last block of a log can be taken away unnoticed. Closed: these are settled, too. */
 static bool work(struct sweep *s, struct block *dev, struct oracle *o, struct allowed *a, uint64_t seed)
 {
 	struct player p;
@@ -68,7 +68,8 @@ static bool work(struct sweep *s, struct block *dev, struct oracle *o, struct al
 	for (unsigned i = 0; i < 6 && good; i++)
 		good = play_gently(&p);
 	if (good && volume_flush(p.session.volume) == 0) {
-		size_t act = oracle_ask(o, NULL, (struct act){ .kind = ACT_FLUSH, .count = s->world.sectors, .durable = true }, NULL);
+		size_t act =
+			oracle_ask(o, NULL, (struct act){ .kind = ACT_FLUSH, .count = s->world.sectors, .durable = true }, NULL);
 
 		oracle_answer(o, NULL, act, true);
 		(void)allowed_pass(a, 2 * act + 1);
@@ -298,7 +299,8 @@ int main(int argc, char **argv)
 		}
 		end(&s);
 	}
-	printf("%lu images of %lu volumes, one block of each replaced: %lu read whole, %lu refused, %lu sectors an error, %lu wrong\n",
+	printf("%lu images of %lu volumes, one block of each replaced: %lu read whole, %lu refused, %lu sectors an error, %lu "
+	       "wrong\n",
 	       s.images, o.volumes, s.right, s.refused, s.errors, s.bad);
 	return s.bad == 0 ? 0 : 1;
 }

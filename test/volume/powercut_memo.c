@@ -1,8 +1,9 @@
-/* What makes a replay of millions of openings quick, linked in front of the real thing. Every opening hashes two headers of 64 KiB,
- * twice over, and in a replay they are always the same bytes: hash_sha256 and hash_hmac remember the answers for long inputs.
- * Secret memory takes its pages out of the kernel's map and puts them back, which stops every processor: here it is plain
- * memory (test/hal proves the real one). The tree's chunk of nodes, mapped and unmapped with every opening, is kept for the next. What must hold: an answer is given from memory only if every byte of the input, and the
- * key, is the same as when it was computed. For programs of one thread. */
+/* What makes a replay of millions of openings quick, linked in front of the real thing. Every opening hashes two headers of 64
+ * KiB, twice over, and in a replay they are always the same bytes: hash_sha256 and hash_hmac remember the answers for long
+ * inputs. Secret memory takes its pages out of the kernel's map and puts them back, which stops every processor: here it is plain
+ * memory (test/hal proves the real one). The tree's chunk of nodes, mapped and unmapped with every opening, is kept for the next.
+ * What must hold: an answer is given from memory only if every byte of the input, and the key, is the same as when it was
+ * computed. For programs of one thread. */
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>

@@ -15,8 +15,8 @@ struct player {
 	uint8_t *buffer; /* all sectors */
 	char complaint[300];
 	unsigned calm; /* closes, locks and deaths are so many times rarer, most requests are small; 0: as drawn */
-	bool unsure; /* a write has failed since the last opening: nobody knows what ragged edges would be merged with */
-	bool gone;   /* refuses to go on: a flush failed, as it was made to */
+	bool unsure;   /* a write has failed since the last opening: nobody knows what ragged edges would be merged with */
+	bool gone;     /* refuses to go on: a flush failed, as it was made to */
 };
 
 void player_init(struct player *p, const struct world *w, struct block *dev, struct oracle *o, uint64_t seed);

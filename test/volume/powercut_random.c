@@ -178,12 +178,8 @@ static bool one_volume(const struct options *o, uint64_t seed, unsigned long ope
 static void parse(struct options *o, int argc, char **argv)
 {
 	static const struct option names[] = {
-		{ "operations", 1, NULL, 'n' },
-		{ "seed", 1, NULL, 's' },
-		{ "volume-operations", 1, NULL, 'm' },
-		{ "calm", 1, NULL, 'c' },
-		{ "progress", 0, NULL, 'v' },
-		{ 0 },
+		{ "operations", 1, NULL, 'n' }, { "seed", 1, NULL, 's' },     { "volume-operations", 1, NULL, 'm' },
+		{ "calm", 1, NULL, 'c' },       { "progress", 0, NULL, 'v' }, { 0 },
 	};
 	int c;
 

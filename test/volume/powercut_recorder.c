@@ -94,7 +94,8 @@ static bool make_file(const char *path, off_t size)
 static void run_daemon(const struct recorder *r)
 {
 	char data[200], log[200], server[200];
-	static char recorder[] = "driver=blklogwrites,node-name=recorder,file=data,log=log,log-sector-size=4096,log-super-update-interval=1";
+	static char recorder[] =
+		"driver=blklogwrites,node-name=recorder,file=data,log=log,log-sector-size=4096,log-super-update-interval=1";
 	static char export_as[] = "type=nbd,id=export,node-name=recorder,name=volume,writable=on";
 
 	snprintf(data, sizeof data, "driver=file,node-name=data,filename=%s", r->data);

@@ -1,6 +1,6 @@
 /* A recorder that is not ours: qemu-storage-daemon's blklogwrites writes down what a device is asked to do, in the kernel's log
- * format (dm-log-writes). The workload runs on an NBD export of the daemon's; our marks are writes to the export's last page. What
- * must hold: the device made from the log knows only what the daemon has written down. */
+ * format (dm-log-writes). The workload runs on an NBD export of the daemon's; our marks are writes to the export's last page.
+ * What must hold: the device made from the log knows only what the daemon has written down. */
 #ifndef TEST_VOLUME_POWERCUT_RECORDER_H
 #define TEST_VOLUME_POWERCUT_RECORDER_H
 

@@ -29,7 +29,7 @@ struct world {
 	uint64_t log_blocks;
 	bool offer_fua;
 	struct block *lower; /* stands behind the device: see power_mirror; or NULL */
-	unsigned hurry; /* 1 .. 4: the client flushes often .. seldom */
+	unsigned hurry;      /* 1 .. 4: the client flushes often .. seldom */
 	struct volume_options options;
 	uint8_t uuid[UUID_BYTES];
 	uint8_t payload[DEK_PAYLOAD_BYTES];

@@ -1,12 +1,13 @@
-/* The volume's write protocol, as DESIGN.md has it, for Spin: two sectors under a leaf under a top under the root record, a ring of
- * log blocks, rounds, flushes, checkpoints, recoveries, and a device that may lose whatever was not flushed. The power goes at any
- * step of any of them, the recoveries' own among them, or the program alone dies and the device's cache lives on.
- * What must hold, asserted at the end of each recovery's reading: every object has a version that opens; each sector is what it was
- * when last flushed, or newer; what one recovery has made durable the next one finds; no honest cut looks like a damaged log.
+/* The volume's write protocol, as DESIGN.md has it, for Spin: two sectors under a leaf under a top under the root record, a
+ * ring of log blocks, rounds, flushes, checkpoints, recoveries, and a device that may lose whatever was not flushed. The power
+ * goes at any step of any of them, the recoveries' own among them, or the program alone dies and the device's cache lives on.
+ * What must hold, asserted at the end of each recovery's reading: every object has a version that opens; each sector is what
+ * it was when last flushed, or newer; what one recovery has made durable the next one finds; no honest cut looks like a
+ * damaged log.
  *
- * A version is a number that is never used twice and stands for content, counter and tag at once: "opens" is "is the number that
- * lies there". A place is two numbers: what a read sees, and what a cut would leave. Of several unflushed writes of a place each may
- * be the one that a cut leaves, which is chosen when they are issued. Not here: more than one block in flight, ZERO ranges, the
+ * A version is a number that is never used twice and stands for content, counter and tag at once: "opens" is "is the number
+ * that lies there". A place is two numbers: what a read sees, and what a cut would leave. Of several unflushed writes of a place
+ * each may be the one that a cut leaves, which is chosen when they are issued. Not here: more than one block in flight, ZERO ranges, the
  * second copies of nodes and rings, failing I/O, and whoever alters the medium (the replay in powercut.c has all of these).
  *
  * -DR1 ... -DR10, -DDAHEAD: without that rule. */

@@ -1,6 +1,6 @@
-/* Hostile bytes for every decoder of the medium: header, root record, log block, node, header backup (libFuzzer; which one is said
- * by --kind=NAME). Inputs are padded with zeroes, and checksums are put right, as an attacker would. What must hold besides what
- * the sanitizers see: what is accepted lies inside its limits, and encoded and decoded again it is the same. */
+/* Hostile bytes for every decoder of the medium: header, root record, log block, node, header backup (libFuzzer; which one is
+ * said by --kind=NAME). Inputs are padded with zeroes, and checksums are put right, as an attacker would. What must hold besides
+ * what the sanitizers see: what is accepted lies inside its limits, and encoded and decoded again it is the same. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -177,8 +177,8 @@ static const struct kind {
 	size_t size;
 	void (*fuzz)(uint8_t *bytes);
 } kinds[] = {
-	{ "header", HEADER_BYTES, fuzz_header }, { "root", SECTOR_BYTES, fuzz_root },	    { "log", SECTOR_BYTES, fuzz_log },
-	{ "node", SECTOR_BYTES, fuzz_node },	 { "backup", BACKUP_BYTES, fuzz_backup },
+	{ "header", HEADER_BYTES, fuzz_header }, { "root", SECTOR_BYTES, fuzz_root },     { "log", SECTOR_BYTES, fuzz_log },
+	{ "node", SECTOR_BYTES, fuzz_node },     { "backup", BACKUP_BYTES, fuzz_backup },
 };
 
 static const struct kind *kind;

@@ -1,5 +1,6 @@
 # The decoders under libFuzzer with both sanitizers: the volume's sources compiled once more by clang, whatever compiles the rest.
-# ctest runs each kind for a few seconds from the seeds kept here; longer: test/volume/fuzz/run BUILD-DIR/test-bin/fuzz_volume SECONDS.
+# ctest runs each kind for a few seconds from the seeds kept here; for longer:
+# test/volume/fuzz/run BUILD-DIR/test-bin/fuzz_volume SECONDS
 find_program(VOLUME_CLANG NAMES clang clang-14 clang-15 clang-16 clang-17 clang-18 clang-19)
 if(NOT VOLUME_CLANG OR FALLGATE_SANITIZE OR CMAKE_CROSSCOMPILING)
 	return()
