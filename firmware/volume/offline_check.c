@@ -397,8 +397,10 @@ static int check_tree(struct offline *w)
 	if (r < 0)
 		return r;
 	offline_expect(w, node_bytes(&w->header->geometry));
-	offline_say(w, OFFLINE_NOTE,
-		    v->root.clean ? "it was closed in good order" : "it was not closed: the next opening recovers it");
+	/* What was replayed is said by the walk. */
+	if (v->root.clean || v->recovered == 0)
+		offline_say(w, OFFLINE_NOTE,
+			    v->root.clean ? "it was closed in good order" : "it was not closed, and its log holds nothing new");
 	r = offline_walk(w, v, false);
 	volume_close(v);
 	return r;

@@ -9,7 +9,7 @@
 
 #include "base/error.h"
 
-enum { SECTORS = 300, DATA = 40, RANDOM_CUTS = 12 };
+enum { SECTORS = 300, DATA = 40, RANDOM_CUTS = 6 };
 
 static struct kek_slot slots[2];
 static uint8_t old_header[HEADER_BYTES];

@@ -23,7 +23,7 @@
 #include "output.h"
 #include "volume_job.h"
 
-enum { TEXT_ROOM = 512, BAR = 30, PLAIN_SECONDS = 10, BAR_MS = 200 };
+enum { TEXT_ROOM = 512, BAR = 30, PLAIN_SECONDS = 10, BAR_MS = 200, BUSY_TRIES = 10, BUSY_WAIT_MS = 100 };
 
 struct run {
 	const struct arguments *a;
@@ -208,6 +208,19 @@ static int check_content(struct run *r, int fd)
 	return ERR_EXISTS;
 }
 
+/* A data plane that was told to go is a moment on its way out. */
+static int take_device(struct block **dev, int fd)
+{
+	const struct timespec wait = { .tv_nsec = BUSY_WAIT_MS * 1000000L };
+	int error = block_open_fd(dev, fd);
+
+	for (int i = 0; error == ERR_BUSY && i < BUSY_TRIES && interrupted == 0; i++) {
+		nanosleep(&wait, NULL);
+		error = block_open_fd(dev, fd);
+	}
+	return error;
+}
+
 static int open_place(struct run *r, struct block **dev)
 {
 	const char *path = r->a->name;
@@ -223,7 +236,7 @@ static int open_place(struct run *r, struct block **dev)
 		return open_failed(r, path);
 	error = check_content(r, fd);
 	if (error == 0)
-		error = block_open_fd(dev, fd);
+		error = take_device(dev, fd);
 	if (error == 0)
 		return 0;
 	close(fd);
@@ -233,6 +246,8 @@ static int open_place(struct run *r, struct block **dev)
 		snprintf(r->why, sizeof r->why, "%.300s is in use: detach the volume first", path);
 	else if (error == ERR_RANGE)
 		snprintf(r->why, sizeof r->why, "%.300s is empty, or its size is not a multiple of 4096", path);
+	else if (error == ERR_UNSUPPORTED)
+		snprintf(r->why, sizeof r->why, "%.300s is neither a regular file nor a block device", path);
 	else
 		snprintf(r->why, sizeof r->why, "%.300s: %s", path, error_text(error));
 	return error;
