@@ -127,6 +127,11 @@ static const struct field mg_credential_fields[] = {
 	TEXT(msg_mg_credential, identity), BYTE(msg_mg_credential, role, 0, USER_OFFICER),
 };
 
+static const struct field hk_run_fields[] = {
+	BYTE(msg_hk_run, hook, HOOK_ALERT_PROGRAM, HOOK_COUNT - 1), TEXT(msg_hk_run, program), NAME(msg_hk_run, volume),
+	TEXT(msg_hk_run, event), TEXT(msg_hk_run, from), TEXT(msg_hk_run, state), TEXT(msg_hk_run, cause), BOOL(msg_hk_run, latched),
+	TEXT(msg_hk_run, remedy), TEXT(msg_hk_run, text),
+};
 static const struct field con_request_fields[] = {
 	BYTE(msg_con_request, verb, CON_ENROLL, CON_REMOVE), BYTE(msg_con_request, role, 0, USER_OFFICER),
 	TEXT(msg_con_request, identity), NAME_OR_EMPTY(msg_con_request, volume),
@@ -192,6 +197,7 @@ static const struct full_row message_rows[MSG_TYPE_COUNT] = {
 				FIELDS(mg_credential_fields) },
 
 	[MSG_CON_REQUEST]   = { ROW("CON_REQUEST", msg_con_request, 0, 0, ROLE_CONSOLE, ROLE_SUPERVISOR), FIELDS(con_request_fields) },
+	[MSG_HK_RUN]        = { ROW("HK_RUN", msg_hk_run, 0, 0, ROLE_SUPERVISOR, ROLE_HOOKS), FIELDS(hk_run_fields) },
 	[MSG_CON_REPLY]     = { ROW("CON_REPLY", msg_con_reply, 0, 0, ROLE_SUPERVISOR, ROLE_CONSOLE), FIELDS(con_reply_fields) },
 	[MSG_CON_JOB]       = { ROW("CON_JOB", msg_con_job, 1, 4, ROLE_CONSOLE, ROLE_SUPERVISOR), FIELDS(con_job_fields) },
 	[MSG_CON_JOB_DONE]  = { ROW("CON_JOB_DONE", msg_con_job_done, 0, 0, ROLE_SUPERVISOR, ROLE_CONSOLE), FIELDS(con_job_done_fields) },

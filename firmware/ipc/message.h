@@ -26,7 +26,7 @@ enum {
  * with GATE_STATE_COUNT, CAUSE_COUNT and enum secret_memory_kind. */
 enum { MESSAGE_GATE_STATES = 11, MESSAGE_GATE_CAUSES = 19, MESSAGE_MEMORY_KINDS = 3 };
 
-enum process_role { ROLE_SUPERVISOR, ROLE_HSM, ROLE_DATAPLANE, ROLE_MGMT, ROLE_CONSOLE, ROLE_COUNT };
+enum process_role { ROLE_SUPERVISOR, ROLE_HSM, ROLE_DATAPLANE, ROLE_MGMT, ROLE_CONSOLE, ROLE_HOOKS, ROLE_COUNT };
 
 enum message_type {
 	MSG_NONE,
@@ -83,6 +83,9 @@ enum message_type {
 	MSG_CON_REPLY,
 	MSG_CON_JOB, /* fallgate volume; + fds: the pipe for lines; output, map, input, as job_options says (1..4) */
 	MSG_CON_JOB_DONE,
+
+	/* supervisor -> hooks */
+	MSG_HK_RUN,
 
 	MSG_TYPE_COUNT
 };
@@ -444,6 +447,26 @@ struct msg_con_job_done {
 	char text[TEXT_MAX_BYTES];
 };
 
+/* ---- hooks ---- */
+
+enum hook { HOOK_ALERT_PROGRAM = 1, HOOK_DROP_CACHES, HOOK_UNMOUNT, HOOK_MOUNT_PROGRAM, HOOK_COUNT };
+
+struct msg_hk_run {
+	uint8_t hook; /* enum hook */
+	char program[PATH_MAX_BYTES]; /* or the mount point */
+	uint32_t uid, gid;            /* 0: as it is */
+	uint32_t time_limit_ms;
+	char volume[NAME_MAX_BYTES];
+	char event[40];
+	char from[24];
+	char state[24];
+	char cause[24];
+	bool latched;
+	uint64_t gate_seq, sequence, purge_at_ns;
+	char remedy[TEXT_MAX_BYTES];
+	char text[TEXT_MAX_BYTES];
+};
+
 /* ---- the envelope ---- */
 
 struct message {
@@ -482,6 +505,7 @@ struct message {
 		struct msg_mg_credential mg_credential;
 		struct msg_con_request con_request;
 		struct msg_con_reply con_reply;
+		struct msg_hk_run hk_run;
 		struct msg_con_job con_job;
 		struct msg_con_job_done con_job_done;
 	} body;

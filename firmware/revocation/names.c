@@ -86,8 +86,8 @@ static const char *const event_names[] = {
 
 /* By bit number. */
 static const char *const action_names[] = {
-	"cancel-unwrap", "send-lock", "kill-dataplane", "write-latch", "clear-latch", "start-dataplane", "stop-dataplane",
-	"start-unlock", "probe-fresh", "start-outage", "stop-outage", "extend-lease", "alarm", "alert", "audit", "purge-caches",
+	"alarm", "alert", "cancel-unwrap", "send-lock", "kill-dataplane", "write-latch", "clear-latch", "start-dataplane", "stop-dataplane",
+	"start-unlock", "probe-fresh", "start-outage", "stop-outage", "extend-lease", "audit", "purge-caches",
 	"destroy-wraps", "record-defect", "reattach",
 };
 

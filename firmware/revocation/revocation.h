@@ -87,20 +87,20 @@ enum gate_event {
 /* What the executor does after a step, in bit order. */
 enum gate_action {
 	ACT_NONE = 0,
-	ACT_CANCEL_UNWRAP = 1u << 0,  /* kill and reap the one-shot hsm of this volume */
-	ACT_SEND_LOCK = 1u << 1,      /* tell the dataplane to lock; start the 60 ms wipe deadline */
-	ACT_KILL_DATAPLANE = 1u << 2, /* SIGKILL; start the reap deadline */
-	ACT_WRITE_LATCH = 1u << 3,    /* make the latch durable; wiping does not wait for it */
-	ACT_CLEAR_LATCH = 1u << 4,
-	ACT_START_DATAPLANE = 1u << 5, /* a keyless one: the export exists and refuses */
-	ACT_STOP_DATAPLANE = 1u << 6,  /* detach: end the process and its export */
-	ACT_START_UNLOCK = 1u << 7,    /* fresh proof, then ticket and unwrap; start the unlock deadline */
-	ACT_PROBE_FRESH = 1u << 8,     /* reap the long-lived hsm, probe in a fresh process */
-	ACT_START_OUTAGE = 1u << 9,    /* start the outage budget, counted from the start of the last good probe */
-	ACT_STOP_OUTAGE = 1u << 10,
-	ACT_EXTEND_LEASE = 1u << 11, /* send the dataplane its new proof deadline */
-	ACT_ALARM = 1u << 12,        /* wipe unconfirmed: watchdog, loud log */
-	ACT_ALERT = 1u << 13,        /* observers, log */
+	ACT_ALARM = 1u << 0, /* wipe unconfirmed: watchdog, loud log */
+	ACT_ALERT = 1u << 1, /* observers, journal, program: queued before the first I/O is refused, never waited for */
+	ACT_CANCEL_UNWRAP = 1u << 2,  /* kill and reap the one-shot hsm of this volume */
+	ACT_SEND_LOCK = 1u << 3,      /* tell the dataplane to lock; start the 60 ms wipe deadline */
+	ACT_KILL_DATAPLANE = 1u << 4, /* SIGKILL; start the reap deadline */
+	ACT_WRITE_LATCH = 1u << 5,    /* make the latch durable; wiping does not wait for it */
+	ACT_CLEAR_LATCH = 1u << 6,
+	ACT_START_DATAPLANE = 1u << 7, /* a keyless one: the export exists and refuses */
+	ACT_STOP_DATAPLANE = 1u << 8,  /* detach: end the process and its export */
+	ACT_START_UNLOCK = 1u << 9,    /* fresh proof, then ticket and unwrap; start the unlock deadline */
+	ACT_PROBE_FRESH = 1u << 10,     /* reap the long-lived hsm, probe in a fresh process */
+	ACT_START_OUTAGE = 1u << 11,   /* start the outage budget, counted from the start of the last good probe */
+	ACT_STOP_OUTAGE = 1u << 12,
+	ACT_EXTEND_LEASE = 1u << 13, /* send the dataplane its new proof deadline */
 	ACT_AUDIT = 1u << 14,        /* a ledger record with the measured times */
 	ACT_PURGE_CACHES = 1u << 15,
 	ACT_DESTROY_WRAPS = 1u << 16,

@@ -8,6 +8,7 @@
 #include "records.h"
 #include "writer.h"
 
+struct alerts;
 struct console;
 struct creation;
 struct credentials;
@@ -31,6 +32,8 @@ struct agent {
 	struct management *management;
 	struct console *console;
 	struct tamper_line *tamper;
+	struct alerts *alerts;
+	uint64_t sequence; /* of alerts and of orders to lock, one count for both: which came first */
 	struct wallclock *wallclock;
 	struct creation *creation; /* the one that is under way, or NULL */
 	uint64_t started_wall_ns;

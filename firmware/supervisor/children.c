@@ -247,6 +247,7 @@ static int watch_child(struct child *c, int channel_fd)
 	channel_init(&c->channel, channel_fd, ROLE_SUPERVISOR,
 		     c->peer == PEER_HSM    ? ROLE_HSM
 		     : c->peer == PEER_MGMT ? ROLE_MGMT
+		     : c->peer == PEER_HOOKS ? ROLE_HOOKS
 					    : ROLE_DATAPLANE);
 	c->alive = true;
 	c->pid_watch.fd = c->channel_watch.fd = -1;

@@ -573,6 +573,74 @@ static bool v_purge_after(struct reader *r, const char *key, const char *v)
 	return strcmp(v, "off") == 0 || take_duration(r, key, v, &r->volume->purge_after_ns, SECOND, 8760 * HOUR);
 }
 
+/* What is run with the agent's rights, or told what it knows, is nobody else's to write. */
+static bool take_program(struct reader *r, const char *key, const char *value, char *out, size_t size)
+{
+	struct stat st;
+
+	if (!take_path(r, key, value, out, size))
+		return false;
+	if (stat(value, &st) != 0 || !S_ISREG(st.st_mode) || access(value, X_OK) != 0)
+		return wrong(r, "%s: %.200s is no program that can be run; correct the path", key, value);
+	return ((st.st_uid == 0 || st.st_uid == geteuid()) && (st.st_mode & 022) == 0) ||
+	       wrong(r, "%s: others may write to %.200s; chown it to root, chmod go-w", key, value);
+}
+
+static bool v_mount(struct reader *r, const char *key, const char *v)
+{
+	struct volume_config *o = r->volume;
+
+	o->mount = MOUNT_NONE;
+	if (strcmp(v, "none") == 0)
+		return true;
+	if (strcmp(v, "drop_caches") == 0) {
+		o->mount = MOUNT_DROP_CACHES;
+		return true;
+	}
+	o->mount = strncmp(v, "unmount:", 8) == 0 ? MOUNT_UNMOUNT : MOUNT_PROGRAM;
+	if (o->mount == MOUNT_UNMOUNT)
+		return take_path(r, key, v + 8, o->mount_path, sizeof o->mount_path);
+	if (strncmp(v, "program:", 8) == 0)
+		return take_program(r, key, v + 8, o->mount_path, sizeof o->mount_path);
+	return wrong(r, "%s = %.200s is not none, drop_caches, unmount:/path or program:/path; write one of these", key, v);
+}
+
+/* ---- [alerts] ---- */
+
+static bool l_log(struct reader *r, const char *key, const char *v)
+{
+	static const char *const words[] = { "auto", "off", "journal", "syslog" };
+	struct config *c = r->config;
+
+	for (unsigned i = 0; i < sizeof words / sizeof words[0]; i++) {
+		size_t length = strlen(words[i]);
+
+		if (strncmp(v, words[i], length) != 0 || (v[length] != '\0' && v[length] != ':'))
+			continue;
+		c->alert_log = (enum alert_log)i;
+		if (v[length] == '\0')
+			return true;
+		if (i >= ALERT_LOG_JOURNAL)
+			return take_path(r, key, v + length + 1, c->alert_log_path, sizeof c->alert_log_path - 8);
+	}
+	return wrong(r, "%s = %.200s is not auto, off, journal, syslog, journal:/path or syslog:/path; write one of these", key, v);
+}
+
+static bool l_program(struct reader *r, const char *key, const char *v)
+{
+	return take_program(r, key, v, r->config->alert_program, sizeof r->config->alert_program);
+}
+
+static bool l_user(struct reader *r, const char *key, const char *v)
+{
+	return take_user(r, key, v, &r->config->alert_user);
+}
+
+static bool l_time_limit(struct reader *r, const char *key, const char *v)
+{
+	return take_duration(r, key, v, &r->config->alert_limit_ns, SECOND / 10, 600 * SECOND);
+}
+
 /* ---- [tamper] ---- */
 
 static bool t_source(struct reader *r, const char *key, const char *v)
@@ -627,6 +695,7 @@ static const struct key_row volume_keys[] = {
 	{ "hold_timeout",   v_hold_timeout,   false, false },
 	{ "connections",    v_connections,    false, false },
 	{ "integrity_limit", v_integrity_limit, false, false },
+	{ "mount",          v_mount,          false, false },
 	{ "purge_after",    v_purge_after,    false, false },
 	{ "listen",         v_listen,         false, false },
 	{ "listen_mode",    v_listen_mode,    false, false },
@@ -637,6 +706,14 @@ static const struct key_row volume_keys[] = {
 	{ NULL, NULL, false, false },
 };
 /* clang-format on */
+
+static const struct key_row alerts_keys[] = {
+	{ "log",        l_log,        false, false },
+	{ "program",    l_program,    false, false },
+	{ "user",       l_user,       false, false },
+	{ "time_limit", l_time_limit, false, false },
+	{ NULL, NULL, false, false },
+};
 
 static const struct key_row tamper_keys[] = {
 	{ "source", t_source, true, false },
@@ -649,6 +726,8 @@ static const struct key_row *keys_of(const struct reader *r)
 		return strcmp(r->section, "volume") == 0 ? volume_keys : NULL;
 	if (strcmp(r->section, "agent") == 0)
 		return agent_keys;
+	if (strcmp(r->section, "alerts") == 0)
+		return alerts_keys;
 	if (strcmp(r->section, "tamper") == 0)
 		return tamper_keys;
 	return r->kek != NULL ? kek_keys : NULL;
@@ -700,8 +779,8 @@ static void begin_section(struct reader *r, const char *section)
 			wrong(r, "unknown section [%.40s]; a volume's file has one: [volume]", section);
 	} else if (strncmp(section, "kek ", 4) == 0) {
 		begin_kek(r, section + 4 + strspn(section + 4, " "));
-	} else if (strcmp(section, "agent") != 0 && strcmp(section, "tamper") != 0) {
-		wrong(r, "unknown section [%.40s]; known are [agent], [tamper] and [kek NAME]", section);
+	} else if (strcmp(section, "agent") != 0 && strcmp(section, "tamper") != 0 && strcmp(section, "alerts") != 0) {
+		wrong(r, "unknown section [%.40s]; known are [agent], [alerts], [tamper] and [kek NAME]", section);
 	}
 }
 
@@ -886,6 +965,7 @@ static void set_defaults(struct config *c, const char *path, const char *libexec
 	strcpy(c->nbdkit, FALLGATE_NBDKIT);
 	strcpy(c->coap_address, "127.0.0.1");
 	c->coap_port = 5684;
+	c->alert_limit_ns = 10 * SECOND;
 	if (libexec_dir != NULL)
 		snprintf(c->libexec_dir, sizeof c->libexec_dir, "%s", libexec_dir);
 }
@@ -901,6 +981,8 @@ int config_load(struct config *c, const char *path, const char *libexec_dir, str
 		strcpy(c->libexec_dir, FALLGATE_LIBEXEC);
 	if (c->libexec_dir[0] != '/')
 		add_error(errors, "--libexec %.200s is not an absolute path; begin it with /", c->libexec_dir);
+	if (c->alert_program[0] != '\0' && !c->alert_user.set && geteuid() == 0)
+		add_error(errors, "%.200s: [alerts] has a program and no user; name one that it is run as", path);
 	read_volumes(c, errors);
 	return errors->count == 0 ? 0 : ERR_CONFIG;
 }

@@ -37,6 +37,8 @@ struct kek_config {
 	unsigned fresh_every;
 };
 
+enum alert_log { ALERT_LOG_AUTO, ALERT_LOG_OFF, ALERT_LOG_JOURNAL, ALERT_LOG_SYSLOG };
+enum mount_hook { MOUNT_NONE, MOUNT_DROP_CACHES, MOUNT_UNMOUNT, MOUNT_PROGRAM };
 enum listen_kind { LISTEN_UNIX, LISTEN_TCP };
 
 struct volume_config {
@@ -51,6 +53,8 @@ struct volume_config {
 	uint32_t integrity_limit; /* failed sectors in integrity_window_ns; 0: never */
 	uint64_t integrity_window_ns;
 	uint64_t purge_after_ns; /* 0: never */
+	enum mount_hook mount;
+	char mount_path[PATH_MAX_BYTES];
 	bool hold; /* on_lock */
 	uint64_t hold_timeout_ns;
 	uint32_t connections;
@@ -71,6 +75,11 @@ struct config {
 	char nbdkit[PATH_MAX_BYTES];
 	char coap_address[64]; /* "127.0.0.1" */
 	uint16_t coap_port;
+	enum alert_log alert_log;
+	char alert_log_path[LISTEN_MAX_BYTES]; /* empty: the usual one */
+	char alert_program[PATH_MAX_BYTES];
+	struct config_user alert_user;
+	uint64_t alert_limit_ns;
 	char tamper[PATH_MAX_BYTES]; /* the tamper line; empty: none */
 	struct config_user user_hsm, user_dataplane, user_mgmt;
 	struct kek_config keks[CONFIG_KEKS_MAX];

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "agent.h"
+#include "alerts.h"
 #include "base/log.h"
 #include "kek.h"
 #include "volume.h"
@@ -61,6 +62,7 @@ static void send_lock(struct volume *v, const struct step_context *s)
 		child_kill(&v->dataplane, NULL);
 		return;
 	}
+	v->order_sequence = ++v->agent->sequence;
 	message_init(&m, detach ? MSG_DP_DETACH : MSG_DP_LOCK, v->gate.seq);
 	if (!detach)
 		m.body.dp_lock = (struct msg_dp_lock){ .cause = (uint8_t)v->gate.cause,
@@ -150,14 +152,25 @@ static void alarm_loud(struct volume *v, const struct step_context *s)
 
 static void alert(struct volume *v, const struct step_context *s)
 {
+	alerts_queue(v, s->before, s->event);
+}
+
+/* For people, and last: standard error may be a pipe that nobody reads. */
+static void log_step(struct volume *v, const struct step_context *s)
+{
 	const struct gate *g = &v->gate;
 	bool bad = g->state != GATE_AVAILABLE && g->state != GATE_LOCKED && g->state != GATE_UNLOCKING;
+	uint64_t wall = wall_now();
+	char purge[48] = "";
 
-	log_line(bad ? LOG_LEVEL_WARNING : LOG_LEVEL_NOTICE, "volume %s: %s -> %s%s%s%s (%s)%s%s%s%s", v->config.name,
+	if (v->purge_at_ns != 0)
+		snprintf(purge, sizeof purge, "; purged in %llu s",
+			 (unsigned long long)(v->purge_at_ns > wall ? (v->purge_at_ns - wall) / SEC_NS : 0));
+	log_line(bad ? LOG_LEVEL_WARNING : LOG_LEVEL_NOTICE, "volume %s: %s -> %s%s%s%s (%s)%s%s%s%s%s", v->config.name,
 		 gate_state_name(s->before->state), gate_state_name(g->state), g->cause != CAUSE_NONE ? ", " : "",
 		 g->cause != CAUSE_NONE ? gate_cause_name(g->cause) : "", g->latched ? ", latched" : "",
 		 gate_event_name(s->event), v->text[0] != '\0' ? ": " : "", v->text, g->cause != CAUSE_NONE ? "; remedy: " : "",
-		 g->cause != CAUSE_NONE ? gate_cause_remedy(g->cause) : "");
+		 g->cause != CAUSE_NONE ? gate_cause_remedy(g->cause) : "", purge);
 }
 
 static void audit(struct volume *v, const struct step_context *s)
@@ -183,6 +196,7 @@ static void purge_opened(void *context, int fd, bool created, const char *text)
 static void purge_caches(struct volume *v, const struct step_context *s)
 {
 	(void)s;
+	alerts_mount_hook(v);
 	if (v->purging == NULL && opening_start(&v->purging, v->agent, &v->config, OPENING_READ, purge_opened, v) != 0)
 		log_warning("volume %s: the cache of its backing store was not dropped", v->config.name);
 }
@@ -213,6 +227,8 @@ static const struct {
 	enum gate_action action;
 	void (*run)(struct volume *v, const struct step_context *s);
 } effects[] = {
+	{ ACT_ALARM,           alarm_loud },
+	{ ACT_ALERT,           alert },
 	{ ACT_CANCEL_UNWRAP,   cancel_unwrap },
 	{ ACT_SEND_LOCK,       send_lock },
 	{ ACT_KILL_DATAPLANE,  kill_dataplane },
@@ -225,8 +241,6 @@ static const struct {
 	{ ACT_START_OUTAGE,    start_outage },
 	{ ACT_STOP_OUTAGE,     stop_outage },
 	{ ACT_EXTEND_LEASE,    extend_lease },
-	{ ACT_ALARM,           alarm_loud },
-	{ ACT_ALERT,           alert },
 	{ ACT_AUDIT,           audit },
 	{ ACT_PURGE_CACHES,    purge_caches },
 	{ ACT_DESTROY_WRAPS,   destroy_wraps },
@@ -242,4 +256,8 @@ void effects_run(struct volume *v, uint32_t actions, const struct gate *before, 
 	for (size_t i = 0; i < sizeof effects / sizeof effects[0]; i++)
 		if ((actions & (uint32_t)effects[i].action) != 0)
 			effects[i].run(v, &s);
+	if ((actions & ACT_ALERT) != 0)
+		log_step(v, &s);
+	if (gate_state_serves(before->state) && !gate_state_serves(v->gate.state))
+		alerts_mount_hook(v);
 }

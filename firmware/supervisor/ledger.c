@@ -173,6 +173,10 @@ static void write_line(const struct ledger_entry *e, uint64_t seq, char *out, si
 		put_number(out, size, "drained_ns", e->drained_ns);
 		put_text(out, size, "drain", error_name(e->drain_error));
 	}
+	if (e->alert_sequence != 0)
+		put_number(out, size, "alert_sequence", e->alert_sequence);
+	if (e->order_sequence != 0)
+		put_number(out, size, "order_sequence", e->order_sequence);
 	if (e->text[0] != '\0')
 		put_text(out, size, "text", e->text);
 }

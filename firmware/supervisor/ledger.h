@@ -22,6 +22,7 @@ struct ledger_entry {
 	uint64_t wall_ns, boot_ns;
 	uint64_t detected_ns, cut_ns, wiped_ns, drained_ns; /* of the lock; 0: not (yet) */
 	int drain_error;
+	uint64_t alert_sequence, order_sequence; /* one count for both: which came first; 0: none */
 	char text[TEXT_MAX_BYTES];
 };
 

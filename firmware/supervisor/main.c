@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "agent.h"
+#include "alerts.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "check.h"
@@ -251,6 +252,8 @@ static int start(struct supervisor *s)
 	records_each_volume(&a->records, add_recorded, a);
 	r = console_start(a);
 	if (r == 0)
+		r = alerts_start(a);
+	if (r == 0)
 		r = manage_start(a);
 	if (r != 0)
 		return r;
@@ -275,6 +278,7 @@ static void end(struct supervisor *s)
 	console_stop(a);
 	manage_stop(a);
 	tamper_stop(a);
+	alerts_stop(a);
 	for (unsigned i = 0; i < a->volume_count; i++)
 		volume_destroy(a->volumes[i]);
 	for (unsigned i = 0; i < a->kek_count; i++)

@@ -38,6 +38,7 @@ static const struct permit permits[] = {
 	{ PEER_JOB,       MSG_DP_JOB_DONE, IN(WIPED) },
 
 	{ PEER_MGMT,      MSG_HELLO,       IN(NEW) },
+	{ PEER_HOOKS,     MSG_HELLO,       IN(NEW) },
 	{ PEER_MGMT,      MSG_MG_REQUEST,  IN(TALKING) },
 
 	{ PEER_CONSOLE,   MSG_CON_REQUEST, IN(TALKING) },

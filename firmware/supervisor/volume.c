@@ -68,7 +68,7 @@ static void note_transition(struct volume *v, const struct gate *before)
 	v->since_wall_ns = wall_now();
 	if (now == GATE_LOCKING) {
 		v->detected_ns = v->arrived_ns;
-		v->cut_ns = v->wiped_ns = v->drained_ns = 0;
+		v->cut_ns = v->wiped_ns = v->drained_ns = v->order_sequence = 0;
 		v->drain_error = 0;
 	}
 	count_down(v);
@@ -240,6 +240,10 @@ void volume_audit(struct volume *v, const char *event, enum gate_state from, con
 	bool of_lock = from == GATE_LOCKING || v->gate.state == GATE_LOCKING || v->gate.state == GATE_WIPE_UNCONFIRMED ||
 		       (v->drained_ns != 0 && strcmp(event, "drained") == 0);
 
+	if (of_lock) {
+		e.alert_sequence = v->alert_sequence;
+		e.order_sequence = v->order_sequence;
+	}
 	if (!of_lock)
 		e.detected_ns = e.cut_ns = e.wiped_ns = e.drained_ns = 0;
 	snprintf(e.volume, sizeof e.volume, "%s", v->config.name);

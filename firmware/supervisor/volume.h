@@ -75,6 +75,7 @@ struct volume {
 	/* for status and ledger */
 	uint64_t detected_ns, cut_ns, wiped_ns, drained_ns; /* of the last lock; CLOCK_BOOTTIME */
 	int drain_error;
+	uint64_t alert_sequence, order_sequence; /* of the last alert, of the last order to lock */
 	uint64_t arrived_ns; /* when what is being handled was noticed */
 	uint64_t since_wall_ns;
 	struct msg_dp_opened opened;

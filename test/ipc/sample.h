@@ -51,6 +51,10 @@ static inline void sample_names(struct message *m)
 	case MSG_CON_REQUEST:
 		m->body.con_request.verb = CON_ENROLL;
 		break;
+	case MSG_HK_RUN:
+		m->body.hk_run.hook = HOOK_UNMOUNT;
+		sample_text(m->body.hk_run.volume, "vol-1");
+		break;
 	case MSG_CON_JOB:
 		sample_text(m->body.con_job.volume, "vol-1");
 		m->body.con_job.verb = JOB_SCRUB;

@@ -165,7 +165,7 @@ static const struct {
 	const char *line; /* exactly; @ is the directory */
 } mistakes[] = {
 	{ "[agent]\nstat_dir = /x\n", NULL, "@/fallgate.conf:2: unknown key stat_dir in [agent]; see fallgate.conf(5)" },
-	{ "[agnet]\nstate_dir = /x\n", NULL, "@/fallgate.conf:2: unknown section [agnet]; known are [agent], [tamper] and [kek NAME]" },
+	{ "[agnet]\nstate_dir = /x\n", NULL, "@/fallgate.conf:2: unknown section [agnet]; known are [agent], [alerts], [tamper] and [kek NAME]" },
 	{ "[agent]\nstate_dir = x\n", NULL, "@/fallgate.conf:2: state_dir = x is not an absolute path; begin it with /" },
 	{ "[agent]\nrun_dir = /x\nrun_dir = /y\n", NULL, "@/fallgate.conf:3: run_dir stands here a second time; keep one" },
 	{ "[agent]\ncoap = localhost:5684\n", NULL, "@/fallgate.conf:2: coap = localhost:5684 is not ADDRESS:PORT with a numeric address; write e.g. 127.0.0.1:5684 or [::1]:5684" },
