@@ -209,6 +209,7 @@ static bool check_image(struct run *r, struct block *image, const struct allowed
 	bool good, wanted = images_due(r->images, path_hash(r), r->points);
 
 	r->points++;
+	alarm(HANG_SECONDS);
 	name_point(r);
 	entropy_seed(path_hash(r));
 	if (wanted)
@@ -503,7 +504,6 @@ static void walk(struct run *r)
 		choose(r, c, &r->first, anew, false, first_point);
 		anew = false;
 		die_here(r, c);
-		alarm(HANG_SECONDS);
 	} while (power_cursor_next(c) && !r->stop && r->points < r->options->points);
 	power_cursor_free(c);
 }

@@ -10,6 +10,13 @@ target_link_libraries(volume_mutants PUBLIC base hal_aead hal_secret_memory hal_
 
 add_library(powercut_rig STATIC powercut_world.c powercut_play.c powercut_memo.c powercut_images.c powercut_recorder.c
 	${CMAKE_SOURCE_DIR}/test/fakes/block_power.c)
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64" AND CMAKE_OBJCOPY AND NOT FALLGATE_SANITIZE)
+	target_sources(powercut_rig PRIVATE powercut_crc_x86.c)
+	target_link_options(powercut_rig PUBLIC -Wl,-u,crc32c)
+	set_source_files_properties(powercut_crc_x86.c PROPERTIES COMPILE_OPTIONS -msse4.2)
+	add_custom_command(TARGET volume_mutants POST_BUILD VERBATIM
+		COMMAND ${CMAKE_OBJCOPY} --weaken-symbol=crc32c $<TARGET_FILE:volume_mutants>)
+endif()
 fallgate_target_setup(powercut_rig)
 target_include_directories(powercut_rig PRIVATE ${CMAKE_SOURCE_DIR}/test)
 target_link_libraries(powercut_rig PUBLIC volume_mutants base hal_hash deps::nbd)

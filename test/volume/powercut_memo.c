@@ -13,7 +13,7 @@
 #include "hal/hash.h"
 #include "hal/secret_memory.h"
 
-enum { LONG_BYTES = 32768, REMEMBERED = 16, KEY_MAX = 64 };
+enum { LONG_BYTES = 4000, REMEMBERED = 16, KEY_MAX = 64 };
 
 void __real_hash_sha256(uint8_t *out, const struct hash_part *parts, size_t count);
 void __wrap_hash_sha256(uint8_t *out, const struct hash_part *parts, size_t count);
