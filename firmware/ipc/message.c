@@ -137,7 +137,7 @@ static const struct field con_request_fields[] = {
 	TEXT(msg_con_request, identity), NAME_OR_EMPTY(msg_con_request, volume),
 };
 static const struct field con_reply_fields[] = {
-	ERROR(msg_con_reply, error), TEXT(msg_con_reply, text), TEXT(msg_con_reply, coap_address),
+	ERROR(msg_con_reply, error), BOOL(msg_con_reply, durable), TEXT(msg_con_reply, text), TEXT(msg_con_reply, coap_address),
 };
 
 static const struct field con_job_fields[] = {

@@ -432,6 +432,7 @@ struct msg_con_reply {
 	char text[TEXT_MAX_BYTES];
 	char coap_address[64];  /* enroll: where the CLI reaches mgmt, "127.0.0.1:5684" */
 	uint8_t psk[PSK_BYTES]; /* enroll: shown once */
+	bool durable;           /* revoke: the latch is on disk */
 };
 
 struct msg_con_job {

@@ -69,6 +69,8 @@ int render_status(uint8_t *out, size_t size, const struct state *s)
 	body_map_open(&o);
 	body_pair_text(&o, "version", s->agent.version);
 	body_pair_uint(&o, "started_ns", s->agent.started_ns);
+	if (s->silent_ns != 0)
+		body_pair_uint(&o, "silent_ns", s->silent_ns);
 	body_pair_bool(&o, "audit_good", s->agent.audit_good);
 	body_pair_uint(&o, "posture_weak", weak_findings(s->agent.posture));
 	body_key(&o, "volumes");
@@ -165,13 +167,14 @@ static void put_proof(struct body_out *o, const struct msg_mg_volume *v)
 	body_map_close(o);
 }
 
-int render_volume(uint8_t *out, size_t size, const struct msg_mg_volume *v)
+int render_volume(uint8_t *out, size_t size, const struct msg_mg_volume *v, uint64_t silent_ns)
 {
 	struct body_out o;
 
 	body_begin(&o, out, size);
 	body_map_open(&o);
 	put_gate(&o, v);
+	put_time(&o, "silent_ns", silent_ns);
 	body_pair_text(&o, "kek", v->kek);
 	body_pair_uint(&o, "size", v->size);
 	body_key(&o, "uuid");

@@ -11,7 +11,7 @@ enum { RENDER_BODY_MAX = 128 * 1024 };
 
 int render_status(uint8_t *out, size_t size, const struct state *s);
 int render_volumes(uint8_t *out, size_t size, const struct state *s);
-int render_volume(uint8_t *out, size_t size, const struct msg_mg_volume *v);
+int render_volume(uint8_t *out, size_t size, const struct msg_mg_volume *v, uint64_t silent_ns); /* 0: it is not silent */
 int render_gate(uint8_t *out, size_t size, const struct msg_mg_volume *v);
 int render_posture(uint8_t *out, size_t size, const struct state *s);
 

@@ -41,6 +41,7 @@ enum {
 };
 
 static const uint64_t second_ns = 1000000000;
+static const uint64_t silent_after_ns = 5 * 1000000000ull;
 static const uint64_t echo_life_ns = 10 * 1000000000ull;
 static const uint64_t echo_renew_ns = 5 * 1000000000ull;
 
@@ -215,13 +216,24 @@ static void reply_content(struct exchange *x, int size, const uint64_t *seq)
 
 /* ---- reading ---- */
 
+/* The supervisor says something every two seconds. What is older than silent_after_ns is shown with its age: nobody should take the last
+ * words of one that hangs for news. */
+static uint64_t silence(const struct mgmt *m)
+{
+	uint64_t age = now_ns() - m->state.heard_ns;
+
+	return age > silent_after_ns ? age : 0;
+}
+
 static void serve_status(struct exchange *x)
 {
 	if (!x->m->state.agent_known) {
 		refuse_as(x, CODE_UNAVAILABLE, ERR_BUSY, "the agent is starting");
 		return;
 	}
+	x->m->state.silent_ns = silence(x->m);
 	reply_content(x, render_status(x->m->body, sizeof x->m->body, &x->m->state), NULL);
+	x->m->state.silent_ns = 0; /* what is compared for observers has no age */
 }
 
 static void serve_get(struct exchange *x, const struct msg_mg_volume *v)
@@ -239,7 +251,7 @@ static void serve_get(struct exchange *x, const struct msg_mg_volume *v)
 		reply_content(x, render_posture(m->body, sizeof m->body, &m->state), NULL);
 		break;
 	case RESOURCE_VOLUME:
-		reply_content(x, render_volume(m->body, sizeof m->body, v), &v->gate_seq);
+		reply_content(x, render_volume(m->body, sizeof m->body, v, silence(m)), &v->gate_seq);
 		break;
 	case RESOURCE_STATE:
 		reply_content(x, render_gate(m->body, sizeof m->body, v), &v->gate_seq);
@@ -771,6 +783,7 @@ static void tell_credential(struct mgmt *m, const struct msg_mg_credential *c)
 
 void routes_tell(struct mgmt *m, const struct message *message)
 {
+	m->state.heard_ns = now_ns();
 	switch (message->type) {
 	case MSG_MG_VOLUME:
 		tell_volume(m, &message->body.mg_volume);

@@ -30,6 +30,8 @@ struct state {
 	unsigned count;
 	struct pending pending[STATE_PENDING_MAX];
 	uint64_t last_id;
+	uint64_t heard_ns;  /* when the supervisor spoke last; CLOCK_MONOTONIC */
+	uint64_t silent_ns; /* for how long it has been silent, while that is shown; else 0 */
 };
 
 /* NULL if there is no such volume. */

@@ -117,8 +117,8 @@ static void revoked(void *context, uint64_t id, int error, uint64_t seq, bool du
 	struct message m;
 
 	(void)seq;
-	(void)durable;
 	message_init(&m, MSG_CON_REPLY, id);
+	m.body.con_reply.durable = durable;
 	reply(context, &m, id, error, text);
 }
 

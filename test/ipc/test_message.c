@@ -83,7 +83,7 @@ static const struct byte_case bools[] = {
 	B(MSG_HSM_OPENED, hsm_opened, login_refused, 0, 1), B(MSG_HSM_OPENED, hsm_opened, software_token, 0, 1),
 	B(MSG_HSM_VERDICT, hsm_verdict, login_refused, 0, 1),
 	B(MSG_DP_LOCK, dp_lock, hold, 0, 1),
-	B(MSG_HK_RUN, hk_run, latched, 0, 1),
+	B(MSG_HK_RUN, hk_run, latched, 0, 1), B(MSG_CON_REPLY, con_reply, durable, 0, 1),
 	B(MSG_DP_ATTACH, dp_attach, read_only, 0, 1), B(MSG_DP_ATTACH, dp_attach, assume_4k, 0, 1),
 	B(MSG_DP_CREATE, dp_create, force, 0, 1), B(MSG_DP_CREATE, dp_create, assume_4k, 0, 1),
 	B(MSG_DP_JOB, dp_job, options.accept_loss, 0, 1), B(MSG_DP_JOB, dp_job, options.repair, 0, 1),

@@ -219,7 +219,7 @@ def test_an_address_that_is_none(world, tmp_path, address):
 
 # struct message: type, size, nonce, body. The values are those of message.h.
 CON_REQUEST_BODY = struct.Struct("<BB64s32s")
-CON_REPLY_BODY = struct.Struct("<i256s64s32s")
+CON_REPLY_BODY = struct.Struct("<i256s64s32s?3x")
 
 
 @pytest.fixture(scope="module")
@@ -253,7 +253,7 @@ class Console:
             verb, role, identity, volume = CON_REQUEST_BODY.unpack_from(data, 16)
             self.requests.append((verb, role, identity.rstrip(b"\0").decode(), volume.rstrip(b"\0").decode()))
             if self.reply is not None:
-                body = CON_REPLY_BODY.pack(*self.reply)
+                body = CON_REPLY_BODY.pack(*self.reply, True)
                 connection.send(struct.pack("<IIQ", self.types["MSG_CON_REPLY"], len(body), nonce) + body)
             connection.close()
 

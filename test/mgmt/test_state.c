@@ -110,7 +110,7 @@ static void the_largest_bodies_fit(void **state)
 	size = render_volumes(buffer, sizeof buffer, s);
 	assert_true(size > 0);
 	assert_int_equal(body_decode(&b, buffer, (size_t)size), 0);
-	size = render_volume(buffer, sizeof buffer, s->volumes[0]);
+	size = render_volume(buffer, sizeof buffer, s->volumes[0], 0);
 	assert_true(size > 0);
 	assert_int_equal(body_decode(&b, buffer, (size_t)size), 0);
 	size = render_gate(buffer, sizeof buffer, s->volumes[0]);

@@ -3,6 +3,7 @@ forward does. What becomes of a volume that stays shut. And a revoke that comes 
 
 import json
 import os
+import signal
 import struct
 import threading
 import time
@@ -294,3 +295,33 @@ def test_a_revoke_during_the_first_creation_latches(how):
         lab.wait_state("AVAILABLE", "late")
     finally:
         lab.close()
+
+
+# ---- what is told of it ----
+
+
+def test_a_revoke_that_is_not_durable_has_its_own_exit_code(agent):
+    assert agent.cli("revoke", "demo").code == 0
+    agent.cli("restore", "demo")
+    agent.wait_state("AVAILABLE")
+    (agent.root / "state/gates/demo.new").mkdir()  # where the record is written before it takes its place
+    try:
+        assert agent.cli("revoke", "demo", check=False).code == 34
+        assert agent.status()["latched"]
+        local = agent.run(agent.bin / "fallgate", "--run-dir", agent.root / "run", "revoke", "demo", "--local", check=False)
+        assert local.code == 34 and "NOT on disk" in local.out
+    finally:
+        (agent.root / "state/gates/demo.new").rmdir()
+    agent.wait_for(lambda: agent.cli("revoke", "demo", check=False).code == 0, 10, "a durable latch")
+
+
+def test_old_news_is_marked(agent):
+    assert "silent_ns" not in agent.status()
+    agent.agent.send_signal(signal.SIGSTOP)
+    try:
+        time.sleep(6)
+        assert agent.status()["silent_ns"] > 4_000_000_000
+        assert "OLD: the supervisor has said nothing" in agent.cli("status", role="auditor").out
+    finally:
+        agent.agent.send_signal(signal.SIGCONT)
+    agent.wait_for(lambda: "silent_ns" not in agent.status(), 10, "news")

@@ -200,9 +200,20 @@ static void print_rows(const struct body *b, const struct body_item *list)
 	}
 }
 
+/* Old news is marked as such. */
+static void print_silence(const struct body *b)
+{
+	uint64_t ns = uint_of(b, b->items, "silent_ns");
+
+	if (ns != 0)
+		printf("OLD: the supervisor has said nothing for %llu s; this is what it said last\n", (unsigned long long)(ns / 1000000000));
+}
+
 void output_status(const struct body *b)
 {
 	char version[FIELD_MAX], started[32];
+
+	print_silence(b);
 
 	printf("agent %s, running since %s, audit ledger %s, posture: %llu weak\n\n", text_of(version, b, b->items, "version"),
 	       time_text(started, uint_of(b, b->items, "started_ns")), bool_of(b, b->items, "audit_good") ? "good" : "NOT GOOD",
@@ -260,6 +271,7 @@ void output_volume(const struct body *b)
 	const struct body_item *stats = body_find(b, v, "stats");
 	char state[FIELD_MAX], cause[64], at[32], line[192], size[32];
 
+	print_silence(b);
 	print_text(b, "volume", "name");
 	print_line("state", bool_of(b, v, "formatted") ? text_of(state, b, v, "state") : "not created");
 	print_line("cause", cause_text(cause, b, v));

@@ -135,6 +135,17 @@ static int show(struct session *s, const char *path, void (*print)(const struct 
 	return 0;
 }
 
+/* The gate is shut, but the disk does not know it: done, and yet not done. No error of the table has this code. */
+enum { EXIT_NOT_DURABLE = 34 };
+
+static bool is_durable(const struct body *b)
+{
+	const struct body_item *durable = body_find(b, b->items, "durable");
+	bool yes = true;
+
+	return durable == NULL || !body_bool(durable, &yes) || yes;
+}
+
 static int give_order(struct session *s, struct question *q)
 {
 	int code = ask(s, q);
@@ -145,7 +156,7 @@ static int give_order(struct session *s, struct question *q)
 		output_json(&s->body);
 	else
 		output_done(&s->body, verb_name(s->a->verb), s->a->name);
-	return 0;
+	return is_durable(&s->body) ? 0 : EXIT_NOT_DURABLE;
 }
 
 static int run_order(struct session *s)
@@ -433,6 +444,8 @@ static int run_console(const struct arguments *a, enum con_verb verb, const char
 	code = ask_console(a, &request, &reply);
 	if (code == 0)
 		output_told(a->json, verb_name(a->verb), reply.text[0] == '\0' ? done : reply.text);
+	if (code == 0 && verb == CON_REVOKE && !reply.durable)
+		code = EXIT_NOT_DURABLE;
 	explicit_bzero(&reply, sizeof reply);
 	return code;
 }
