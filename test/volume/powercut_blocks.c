@@ -15,12 +15,13 @@
 #include "base/log.h"
 #include "powercut_play.h"
 
-enum { ACTS = 60 };
+enum { ACTS = 60, SECTORS_MOST = 512 };
 
 struct sweep {
 	struct world world;
-	struct oracle *oracle;
-	struct allowed *allowed;
+	struct oracle *oracle, *clones_oracle;
+	struct allowed *allowed, *clones;
+	bool error[SECTORS_MOST];
 	struct block *dev, *clone, *image;
 	struct session session;
 	uint8_t *got;
@@ -102,8 +103,6 @@ static void copy_to(struct block *to, struct block *from)
 
 static bool make(struct sweep *s, uint64_t seed)
 {
-	struct oracle *other;
-	struct allowed *any;
 	bool good;
 
 	world_draw(&s->world, seed, false);
@@ -119,11 +118,10 @@ static bool make(struct sweep *s, uint64_t seed)
 	copy_to(s->clone, s->dev);
 	good = work(s, s->dev, s->oracle, s->allowed, seed);
 	/* the clone lives on its own, with other data under the same key */
-	other = oracle_new(s->world.sectors);
-	any = allowed_new(other);
-	good = good && work(s, s->clone, other, any, seed + 1);
-	allowed_free(any);
-	oracle_free(other);
+	s->clones_oracle = oracle_new(s->world.sectors);
+	s->clones = allowed_new(s->clones_oracle);
+	good = good && work(s, s->clone, s->clones_oracle, s->clones, seed + 1);
+	allowed_any(s->clones);
 	return good;
 }
 
@@ -135,33 +133,45 @@ static void end(struct sweep *s)
 	s->dev->ops->close(s->dev);
 	allowed_free(s->allowed);
 	oracle_free(s->oracle);
+	allowed_free(s->clones);
+	oracle_free(s->clones_oracle);
 	free(s->got);
 }
 
 /* --- one image ---------------------------------------------------------------------------------------------------------- */
 
-static bool read_all(struct sweep *s)
+/* An error is allowed anywhere. */
+static bool all_allowed(struct sweep *s, const struct oracle *o, const struct allowed *a)
+{
+	for (uint32_t i = 0; i < s->world.sectors; i++)
+		if (s->error[i])
+			memcpy(s->got + i * (size_t)SECTOR_BYTES, oracle_now(o, i), SECTOR_BYTES);
+	return allowed_check(a, s->got, s->complaint, sizeof s->complaint) == s->world.sectors;
+}
+
+/* fork: the clone's root, if it is the newer one, makes of this the clone as of that root, which is as authentic (DESIGN.md,
+ * Limits). */
+static bool read_all(struct sweep *s, bool fork)
 {
 	unsigned long errors = 0;
 
 	for (uint32_t i = 0; i < s->world.sectors; i++) {
 		uint8_t *at = s->got + i * (size_t)SECTOR_BYTES;
 
-		if (volume_read(s->session.volume, at, SECTOR_BYTES, i * (uint64_t)SECTOR_BYTES) == 0)
-			continue;
-		/* an error is allowed: it counts as right */
-		errors++;
-		memcpy(at, oracle_now(s->oracle, i), SECTOR_BYTES);
+		s->error[i] = volume_read(s->session.volume, at, SECTOR_BYTES, i * (uint64_t)SECTOR_BYTES) != 0;
+		errors += s->error[i];
 	}
-	if (s->wrong && s->images == 100)
+	if (s->wrong && s->images == 100) {
 		s->got[0] ^= 1;
+		s->error[0] = false;
+	}
 	s->errors += errors;
 	s->right += errors == 0;
-	return allowed_check(s->allowed, s->got, s->complaint, sizeof s->complaint) == s->world.sectors;
+	return all_allowed(s, s->oracle, s->allowed) || (fork && all_allowed(s, s->clones_oracle, s->clones));
 }
 
 /* The image is made: opened read-only or not, it lies about nothing. */
-static void open_and_read(struct sweep *s, uint64_t seed)
+static void open_and_read(struct sweep *s, uint64_t seed, bool fork)
 {
 	bool good = true;
 
@@ -169,7 +179,7 @@ static void open_and_read(struct sweep *s, uint64_t seed)
 	entropy_seed(seed + s->images);
 	s->world.options.read_only = s->images % 2 == 0;
 	if (session_open(&s->session, &s->world, s->image) == 0)
-		good = read_all(s);
+		good = read_all(s, fork);
 	else
 		s->refused++;
 	session_kill(&s->session, s->image);
@@ -182,17 +192,21 @@ static void open_and_read(struct sweep *s, uint64_t seed)
 		       s->complaint);
 }
 
+static const char clones[] = "the clone's";
+
 static void replace(struct sweep *s, uint32_t page, const uint8_t *bytes, uint64_t seed, const char *by)
 {
 	uint8_t now[POWER_PAGE];
+	bool fork;
 
 	power_peek(s->dev, now, sizeof now, page * (uint64_t)POWER_PAGE);
 	if (memcmp(now, bytes, sizeof now) == 0)
 		return;
 	copy_to(s->image, s->dev);
+	fork = strcmp(by, clones) == 0 && memcmp(bytes + 0x1C, "FGR1", 4) == 0;
 	power_poke(s->image, page, bytes);
 	snprintf(s->what, sizeof s->what, "block %u replaced by %s", page, by);
-	open_and_read(s, seed);
+	open_and_read(s, seed, fork);
 }
 
 /* --- all replacements --------------------------------------------------------------------------------------------------- */
@@ -207,7 +221,7 @@ static void by_other_pages(struct sweep *s, uint32_t page, uint32_t pages, uint6
 		replace(s, page, bytes, seed, i < 2 ? "its neighbour" : "its mirror");
 	}
 	power_peek(s->clone, bytes, sizeof bytes, page * (uint64_t)POWER_PAGE);
-	replace(s, page, bytes, seed, "the clone's");
+	replace(s, page, bytes, seed, clones);
 }
 
 /* Every version that was ever written there, in the whole record. */

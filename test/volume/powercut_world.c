@@ -335,6 +335,11 @@ void allowed_begin(struct allowed *a)
 	memset(a->accepted, 0, a->oracle->sectors * sizeof *a->accepted);
 }
 
+void allowed_any(struct allowed *a)
+{
+	memset(a->floor, 0, a->oracle->sectors * sizeof *a->floor);
+}
+
 bool allowed_pass(struct allowed *a, uint64_t mark)
 {
 	const struct act *act = &a->oracle->acts[mark / 2];

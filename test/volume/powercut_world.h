@@ -95,6 +95,9 @@ void allowed_begin(struct allowed *a);
 /* A mark is passed. True: less is allowed than before. */
 bool allowed_pass(struct allowed *a, uint64_t mark);
 
+/* From here on any content that a sector ever had is allowed. */
+void allowed_any(struct allowed *a);
+
 /* The first sector of got (all of them) that is not allowed, or the number of sectors. what: a clause, if there is one. */
 uint32_t allowed_check(const struct allowed *a, const uint8_t *got, char *what, size_t what_size);
 
