@@ -475,6 +475,7 @@ static void start_opening(struct control *c)
 	*o = (struct opener){ .dev = c->dev, .ring = c->ring, .wake_fd = c->wake_fd };
 	o->options = (struct volume_options){ .read_only = c->attach.read_only,
 					      .assume_4k = c->attach.assume_4k,
+					      .preset = c->attach.server ? VOLUME_SERVER : VOLUME_BOARD,
 					      .expect_size = c->attach.size };
 	o->options.cache_nodes = (size_t)c->attach.cache_mib * (1048576 / SECTOR_BYTES);
 	memcpy(o->kcv, c->attach.kcv, sizeof o->kcv);

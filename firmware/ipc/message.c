@@ -73,7 +73,8 @@ static const struct field page_done_fields[] = {
 };
 
 static const struct field dp_attach_fields[] = {
-	NAME(msg_dp_attach, name), BOOL(msg_dp_attach, read_only), BOOL(msg_dp_attach, assume_4k), TEXT(msg_dp_attach, kernel),
+	NAME(msg_dp_attach, name), BOOL(msg_dp_attach, read_only), BOOL(msg_dp_attach, assume_4k), BOOL(msg_dp_attach, server),
+	TEXT(msg_dp_attach, kernel),
 };
 static const struct field dp_create_fields[] = {
 	NAME(msg_dp_create, name), BOOL(msg_dp_create, force), BOOL(msg_dp_create, assume_4k), BYTE(msg_dp_create, kek_type, KEK_AES_KW, KEK_RSA_OAEP),
@@ -82,7 +83,7 @@ static const struct field dp_create_fields[] = {
 };
 static const struct field dp_job_fields[] = {
 	NAME(msg_dp_job, volume.name), BOOL(msg_dp_job, volume.read_only), BOOL(msg_dp_job, volume.assume_4k),
-	TEXT(msg_dp_job, volume.kernel), BYTE(msg_dp_job, verb, JOB_CHECK, JOB_VERB_COUNT - 1), JOB_OPTIONS(msg_dp_job),
+	BOOL(msg_dp_job, volume.server), TEXT(msg_dp_job, volume.kernel), BYTE(msg_dp_job, verb, JOB_CHECK, JOB_VERB_COUNT - 1), JOB_OPTIONS(msg_dp_job),
 };
 static const struct field dp_lock_fields[] = { CAUSE(msg_dp_lock, cause), BOOL(msg_dp_lock, hold) };
 static const struct field dp_ready_fields[] = {

@@ -207,7 +207,8 @@ struct msg_dp_attach {
 	uint64_t size; /* pinned client size */
 	bool read_only;
 	bool assume_4k;  /* the operator knows that the device writes 4 KiB at once, though it does not say so */
-	uint32_t cache_mib; /* node cache; 0 = default */
+	bool server;     /* memory = server: hundreds of MiB, not tens */
+	uint32_t cache_mib; /* node cache; 0 = as `server` says */
 	char kernel[16];    /* forced AEAD kernel, empty = the best */
 	uint32_t connections;   /* at most; 0: as many as come */
 	uint64_t hold_ns;       /* on_lock = hold: how long requests wait after a lock; 0: they fail at once */

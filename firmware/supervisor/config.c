@@ -526,12 +526,23 @@ static bool v_assume_4k(struct reader *r, const char *key, const char *v)
 	return take_yes_or_no(r, key, v, &r->volume->assume_4k);
 }
 
+static bool v_memory(struct reader *r, const char *key, const char *v)
+{
+	static const char *const words[] = { "board", "server", NULL };
+	unsigned which = 0;
+
+	if (!take_choice(r, key, v, words, &which))
+		return false;
+	r->volume->server = which == 1;
+	return true;
+}
+
 static bool v_cache(struct reader *r, const char *key, const char *v)
 {
 	uint64_t bytes;
 
 	if (!config_parse_size(v, &bytes) || bytes % (1 << 20) != 0 || bytes == 0 || bytes >> 20 > 65536)
-		return wrong(r, "%s = %.100s is not a size from 1M to 64G in whole megabytes; 8M is the default", key, v);
+		return wrong(r, "%s = %.100s is not a size from 1M to 64G in whole megabytes; leave it out for what memory says", key, v);
 	r->volume->cache_mib = (uint32_t)(bytes >> 20);
 	return true;
 }
@@ -701,6 +712,7 @@ static const struct key_row volume_keys[] = {
 	{ "listen_mode",    v_listen_mode,    false, false },
 	{ "read_only",      v_read_only,      false, false },
 	{ "assume_4k",      v_assume_4k,      false, false },
+	{ "memory",         v_memory,         false, false },
 	{ "cache",          v_cache,          false, false },
 	{ "kernel",         v_kernel,         false, false },
 	{ NULL, NULL, false, false },

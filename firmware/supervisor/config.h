@@ -50,6 +50,7 @@ struct volume_config {
 	bool attach_auto;
 	bool read_only;
 	bool assume_4k;
+	bool server; /* memory */
 	uint32_t integrity_limit; /* failed sectors in integrity_window_ns; 0: never */
 	uint64_t integrity_window_ns;
 	uint64_t purge_after_ns; /* 0: never */

@@ -406,6 +406,7 @@ void volume_pins(const struct volume *v, struct msg_dp_attach *out)
 	out->size = v->record.size;
 	out->read_only = v->config.read_only;
 	out->assume_4k = v->config.assume_4k;
+	out->server = v->config.server;
 	out->cache_mib = v->config.cache_mib;
 	strcpy(out->kernel, v->config.kernel);
 }

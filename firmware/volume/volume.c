@@ -17,13 +17,17 @@
 #include "hal/entropy.h"
 
 enum {
-	CACHE_DEFAULT = 2048,
 	CACHE_LEAST = 64,
-	DIRTY_DEFAULT = 1024,
-	PENDING_DEFAULT = 131072, /* log entries: bounds the memory and the time of a recovery */
 	DIRTY_LEAST = 64,         /* more than LEAVES_PER_IO paths to the top */
-	HELD_DEFAULT = 2048,      /* sectors: 8 MiB */
 	BAD_TAGS_DEFAULT = 1 << 20,
+};
+
+/* Nodes, nodes, sectors, log entries: 4 KiB, 8 KiB (with its place in the batch), 4 KiB, and in a recovery 80 bytes each. */
+static const struct {
+	size_t cache, dirty, held, pending;
+} presets[] = {
+	[VOLUME_BOARD] = { 2048, 1024, 2048, 131072 },
+	[VOLUME_SERVER] = { 32768, 8192, 16384, 1048576 },
 };
 
 _Static_assert(DIRTY_LEAST >= LEAVES_PER_IO * LEVELS_MAX, "one piece of a write must fit between two checkpoints");
@@ -955,7 +959,7 @@ static size_t dirty_limit(const struct volume *v, const struct volume_options *o
 	const struct geometry *g = &v->header.geometry;
 	size_t least = g->fanout == FANOUT ? DIRTY_LEAST : 2 * (size_t)LEVELS_MAX;
 	size_t most = g->log_blocks / 8 * (g->fanout == FANOUT ? LOG_ENTRIES : 4 * (size_t)g->fanout);
-	size_t want = at_least(o->dirty_nodes_max, DIRTY_DEFAULT, least);
+	size_t want = at_least(o->dirty_nodes_max, presets[o->preset].dirty, least);
 
 	return want > most ? most : want;
 }
@@ -967,15 +971,15 @@ static int allocate(struct volume *v, const struct volume_options *o)
 	int r;
 
 	v->piece_max = g->fanout == FANOUT ? IO_SECTORS : g->fanout;
-	held = at_least(o->held_max / SECTOR_BYTES, HELD_DEFAULT, v->piece_max);
-	v->tree.clean_max = at_least(o->cache_nodes, CACHE_DEFAULT, g->fanout == FANOUT ? CACHE_LEAST : 1);
+	held = at_least(o->held_max / SECTOR_BYTES, presets[o->preset].held, v->piece_max);
+	v->tree.clean_max = at_least(o->cache_nodes, presets[o->preset].cache, g->fanout == FANOUT ? CACHE_LEAST : 1);
 	v->tree.dirty_max = dirty_limit(v, o);
 	v->tree.read_only = v->read_only;
 	r = tree_init(&v->tree, g, &v->sealer, v->dev, &v->root.top);
 	if (r == 0 && !v->read_only)
 		r = batch_init(&v->batch, v->tree.dirty_max);
 	if (r == 0 && !v->read_only)
-		r = engine_log_init(v, held, o->pending_max == 0 ? PENDING_DEFAULT : o->pending_max);
+		r = engine_log_init(v, held, at_least(o->pending_max, presets[o->preset].pending, 1));
 	return r;
 }
 

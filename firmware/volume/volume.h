@@ -80,15 +80,19 @@ uint64_t volume_backing_size(uint64_t size);
  * small), ERR_IO, ERR_NOSPACE. */
 int volume_format(struct block *dev, struct keyring *k, const struct volume_format *f);
 
+/* How much memory an open volume may take: some 28 MiB, for a small board, or some 300, for a server (DESIGN.md, "Memory"). */
+enum volume_preset { VOLUME_BOARD, VOLUME_SERVER };
+
 struct volume_options {
 	bool read_only;
-	size_t cache_nodes;       /* clean nodes kept; 0 = default (2048 = 8 MiB) */
-	size_t dirty_nodes_max;   /* a checkpoint runs before more are dirty; bounds its size; 0 = default (1024) */
+	enum volume_preset preset; /* for each of the four below that is 0 */
+	size_t cache_nodes;        /* clean nodes kept */
+	size_t dirty_nodes_max;    /* a checkpoint runs before more are dirty; bounds its size */
+	size_t held_max;           /* bytes of sealed sectors that wait for their place */
+	size_t pending_max;        /* log entries after which a checkpoint runs; bounds a recovery */
 	const uint8_t *kcv;       /* KCV_BYTES pinned by the appliance: a mismatch is ERR_FOREIGN. NULL only in tests and tools */
 	uint64_t expect_size;     /* pinned client size in bytes; 0 = do not check */
 	bool assume_4k;           /* open a device that does not promise to write 4096 bytes at once */
-	size_t held_max;          /* bytes of sealed sectors that wait for their place; 0 = default (8 MiB) */
-	size_t pending_max;       /* log entries after which a checkpoint runs; bounds a recovery; 0 = default (131072) */
 	bool stepped;             /* no thread of its own: all work is done inside the calls, in a fixed order */
 	bool test_geometry;       /* accept fanouts and log sizes that no standard volume has */
 	uint64_t bad_tags_max;    /* reads and changes are ERR_FAILSTOP after so many failed tags since open; 0 = 2^20 */

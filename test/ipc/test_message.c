@@ -85,6 +85,7 @@ static const struct byte_case bools[] = {
 	B(MSG_DP_LOCK, dp_lock, hold, 0, 1),
 	B(MSG_HK_RUN, hk_run, latched, 0, 1), B(MSG_CON_REPLY, con_reply, durable, 0, 1),
 	B(MSG_DP_ATTACH, dp_attach, read_only, 0, 1), B(MSG_DP_ATTACH, dp_attach, assume_4k, 0, 1),
+	B(MSG_DP_ATTACH, dp_attach, server, 0, 1),
 	B(MSG_DP_CREATE, dp_create, force, 0, 1), B(MSG_DP_CREATE, dp_create, assume_4k, 0, 1),
 	B(MSG_DP_JOB, dp_job, options.accept_loss, 0, 1), B(MSG_DP_JOB, dp_job, options.repair, 0, 1),
 	B(MSG_DP_JOB, dp_job, options.output, 0, 1), B(MSG_DP_JOB, dp_job, options.map, 0, 1),
@@ -289,6 +290,9 @@ static void the_volume_of_a_job_is_judged_like_one_that_is_attached(void **state
 	assert_int_equal(check(&m), ERR_PROTOCOL);
 	sample_message(&m, MSG_DP_JOB, 0);
 	*(uint8_t *)&v->assume_4k = 2;
+	assert_int_equal(check(&m), ERR_PROTOCOL);
+	sample_message(&m, MSG_DP_JOB, 0);
+	*(uint8_t *)&v->server = 2;
 	assert_int_equal(check(&m), ERR_PROTOCOL);
 }
 

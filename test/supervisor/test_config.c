@@ -100,7 +100,7 @@ static void a_good_configuration_is_read_whole(void **state)
 		     "environment = A=b ; and why\nenvironment = SOFTHSM2_CONF=@/s;x\nprobe_interval = 500ms\nfresh_every = 3\n"
 		     "outage_budget = 0\nhsm_deadline = 5s\ninit_args = configdir='sql:/x' flags=\n",
 		     VOLUME "attach = manual\non_lock = hold\nhold_timeout = 5m\nconnections = 4\nlisten = "
-			    "tcp:127.0.0.1:10809\nread_only = yes\ncache = 16M\n"
+			    "tcp:127.0.0.1:10809\nread_only = yes\ncache = 16M\nmemory = server\n"
 			    "kernel = portable\nlisten_mode = 0660\n"),
 		0);
 	assert_int_equal(errors.count, 0);
@@ -127,6 +127,7 @@ static void a_good_configuration_is_read_whole(void **state)
 	assert_int_equal(v->hold_timeout_ns, 300 * UINT64_C(1000000000));
 	assert_int_equal(v->connections, 4);
 	assert_int_equal(v->cache_mib, 16);
+	assert_true(v->server);
 	assert_string_equal(v->kernel, "portable");
 }
 
@@ -206,7 +207,7 @@ static const struct {
 	{ KEK, VOLUME "attach = later\n", "@/volumes.d/demo.conf:5: attach = later is not known; choose from: auto, manual" },
 	{ KEK, VOLUME "listen = tcp:example.org:1\n", "@/volumes.d/demo.conf:5: listen = tcp:example.org:1 is not unix, unix:/path or tcp:ADDRESS:PORT; write one of these" },
 	{ KEK, VOLUME "listen_mode = 9\n", "@/volumes.d/demo.conf:5: listen_mode = 9 is not an octal mode; write e.g. 0600 or 0660" },
-	{ KEK, VOLUME "cache = 1K\n", "@/volumes.d/demo.conf:5: cache = 1K is not a size from 1M to 64G in whole megabytes; 8M is the default" },
+	{ KEK, VOLUME "cache = 1K\n", "@/volumes.d/demo.conf:5: cache = 1K is not a size from 1M to 64G in whole megabytes; leave it out for what memory says" },
 	{ KEK, VOLUME "kernel = fast\n", "@/volumes.d/demo.conf:5: kernel = fast is not known; choose from: auto, portable, aesni_sse, aesni, vaes256, vaes512, armv8" },
 	{ KEK, "[volumes]\nbacking = /x\n", "@/volumes.d/demo.conf:2: unknown section [volumes]; a volume's file has one: [volume]" },
 	{ KEK, "", "@/volumes.d/demo.conf: there is no [volume] section with keys; see fallgate.conf(5)" },
