@@ -2,7 +2,6 @@
  * memory preset, beside what volume_format promised on paper; then recovery of a full log, and formatting. The device is memory that
  * counts; sectors of data are counted and thrown away where nobody reads them. What must stay true: the counts do not depend on the
  * machine or on time (the engine is stepped, the loads have seeds); only the times of recovery and formatting do. */
-#define _GNU_SOURCE
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +12,7 @@
 
 #include "base/error.h"
 #include "hal/block.h"
+#include "volume/layout.h"
 #include "volume/volume.h"
 
 #define MIB (UINT64_C(1) << 20)
@@ -144,6 +144,17 @@ static double seconds(void)
 	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
+/* Nobody reads the data of these loads: what goes to its region is counted, and that is all. */
+static void throw_away(uint64_t client)
+{
+	struct geometry g;
+	uint64_t sectors = client / SECTOR_BYTES;
+
+	must(geometry_compute(&g, sectors, geometry_log_blocks(sectors), counter.block.size), "the geometry");
+	counter.data_from = g.data_off;
+	counter.data_to = g.data_off + client;
+}
+
 /* ---- rows ---- */
 
 static FILE *json;
@@ -203,9 +214,7 @@ static void run(const struct load *l, enum volume_preset preset)
 	memset(data, 5, l->size);
 	format(dev, k, l->client);
 	v = open_volume(dev, k, preset);
-	/* The data's region, as the header has it: between the metadata and its second copies. */
-	counter.data_from = volume_backing_size(l->client) - l->client - l->client / 4000;
-	counter.data_from = counter.data_to = 0;
+	throw_away(l->client);
 	counter.written = counter.flushes = 0;
 	for (unsigned i = 0; i < l->count[preset]; i++) {
 		draw = draw * UINT64_C(6364136223846793005) + 1442695040888963407;
