@@ -270,18 +270,30 @@ int engine_checkpoint(struct volume *v, bool clean, bool force)
 
 /* --- apart: the lock --------------------------------------------------------------------------------------------------- */
 
+/* Not while nodes are on their way, which the drain does not wait to see settled; nor where nothing has happened. */
+static bool wants_mark(const struct volume *v)
+{
+	const struct log *l = &v->log;
+
+	return l->entries > 0 && l->node_ctr == 0 && !l->frozen && l->next_seq - l->older_tail < l->blocks;
+}
+
 /* With tree.lock: the last of what was accepted goes into log blocks. Places whose sector is not sealed stay void, and whoever
- * was about to fill them hears ERR_REVOKED. */
+ * was about to fill them hears ERR_REVOKED. Behind them, for the drain's end, the block that says all of it is settled: without it
+ * the next open would have to believe an older version of whatever changed last, should the newest be spoilt meanwhile. */
 static int seal_last(struct volume *v)
 {
-	int r;
+	int r = 0;
 
 	if (atomic_load(&v->failstop))
 		return ERR_FAILSTOP;
-	if (v->read_only || v->log.count == 0)
+	if (v->read_only)
 		return 0;
 	keyring_privileged_begin(v->keys);
-	r = engine_seal_group(v, &v->log.last);
+	if (v->log.count > 0)
+		r = engine_seal_group(v, &v->log.last);
+	if (r == 0 && wants_mark(v))
+		r = engine_seal_mark(v, &v->log.mark);
 	keyring_privileged_end(v->keys);
 	return r;
 }
@@ -328,6 +340,9 @@ static int drain(struct volume *v)
 		r = engine_write_held(v, round.first);
 	if (r == 0)
 		r = engine_sync(v);
+	/* Nothing is lost if the mark does not get there: the next open then looks at what is in place. */
+	if (r == 0)
+		engine_write_log(v, &v->log.mark);
 	pthread_mutex_lock(&v->tree.lock);
 	round_finish(v, &round, r);
 	return r;

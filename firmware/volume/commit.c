@@ -88,6 +88,8 @@ int engine_log_init(struct volume *v, size_t held_sectors, uint64_t entries_max)
 		r = sealed_log_init(&l->last, blocks_for(l, l->room));
 	if (r == 0)
 		r = sealed_log_init(&l->node_out, node_blocks);
+	if (r == 0)
+		r = sealed_log_init(&l->mark, 1);
 	return r;
 }
 
@@ -101,6 +103,7 @@ void engine_log_destroy(struct volume *v)
 	free(l->out.blocks);
 	free(l->last.blocks);
 	free(l->node_out.blocks);
+	free(l->mark.blocks);
 	free(v->parts);
 }
 
@@ -227,6 +230,31 @@ int engine_seal_entries(struct volume *v, struct sealed_log *out, const struct l
 	memcpy(l->last_tag, h.prev_tag, sizeof l->last_tag);
 	l->next_seq += out->count;
 	l->entries += count;
+	return 0;
+}
+
+int engine_seal_mark(struct volume *v, struct sealed_log *out)
+{
+	struct log *l = &v->log;
+	struct log_head h = {
+		.seq = l->next_seq,
+		.gen_ix = v->sealer.active,
+		.gen_no = v->sealer.gen_no[v->sealer.active],
+		.prefix_seq = l->durable_seq,
+		.root_seq = v->root.seq,
+	};
+	int r;
+
+	sealer_take_reserved(&v->sealer, 0, h.salt, &h.ctr_base);
+	h.settled = h.ctr_base - 1;
+	memcpy(h.prev_tag, l->last_tag, sizeof h.prev_tag);
+	out->first_seq = h.seq;
+	r = logblock_seal(&v->sealer, out->blocks, &h, NULL);
+	if (r < 0)
+		return r;
+	out->count = 1;
+	memcpy(l->last_tag, out->blocks, sizeof l->last_tag);
+	l->next_seq++;
 	return 0;
 }
 

@@ -73,6 +73,7 @@ struct log {
 	struct log_entry *group;
 	struct log_entry *nodes;               /* as many as a batch holds */
 	struct sealed_log out, node_out, last; /* a commit's, a checkpoint's, the lock's */
+	struct sealed_log mark;                /* the lock's too: one block without entries */
 	uint64_t written_blocks;               /* since open */
 };
 
@@ -158,6 +159,9 @@ int engine_seal_group(struct volume *v, struct sealed_log *out);
 /* Seals entries as log blocks behind the last one. */
 int engine_seal_entries(struct volume *v, struct sealed_log *out, const struct log_entry *entries, size_t count,
 			uint64_t ctr_base, const uint8_t *salt, uint64_t settled);
+
+/* A block without entries that says: whatever has a counter by now is settled. It may be written only once that is true. */
+int engine_seal_mark(struct volume *v, struct sealed_log *out);
 
 /* Writing, without lock or key. */
 int engine_write_log(struct volume *v, struct sealed_log *log);
