@@ -11,6 +11,17 @@ struct registers {
 	_Alignas(64) uint8_t bytes[32][64];
 };
 
+/* Registers that a function gives back as it found them are the caller's: zero before the call, so that what is in them after it was
+ * left there. */
+static inline __attribute__((always_inline)) void clear_kept_registers(void)
+{
+#if defined(__aarch64__)
+	__asm__ volatile("movi v8.2d, #0\n\tmovi v9.2d, #0\n\tmovi v10.2d, #0\n\tmovi v11.2d, #0\n\t"
+			 "movi v12.2d, #0\n\tmovi v13.2d, #0\n\tmovi v14.2d, #0\n\tmovi v15.2d, #0\n\t" ::
+				 : "v8", "v9", "v10", "v11", "v12", "v13", "v14", "v15");
+#endif
+}
+
 #if defined(__x86_64__)
 #define EACH8(DO, base)  DO(base, 0) DO(base, 1) DO(base, 2) DO(base, 3) DO(base, 4) DO(base, 5) DO(base, 6) DO(base, 7)
 #define DUMP_SSE(_, n)   "movdqa %%xmm" #n ", 64*" #n "(%0)\n\t"
