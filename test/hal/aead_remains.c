@@ -47,6 +47,7 @@ static inline __attribute__((always_inline)) void read_stack(void)
 /* Each noinline, so that all have one frame's distance to the kernel. */
 __attribute__((noinline)) static void do_expand(void)
 {
+	clear_kept_registers();
 	kernel->expand(state, key);
 	read_registers(&registers);
 	read_stack();
@@ -56,6 +57,7 @@ __attribute__((noinline)) static void do_encrypt_block(void)
 {
 	uint8_t out[16];
 
+	clear_kept_registers();
 	kernel->encrypt_block(state, out, text[0]);
 	read_registers(&registers);
 	read_stack();
@@ -63,6 +65,7 @@ __attribute__((noinline)) static void do_encrypt_block(void)
 
 __attribute__((noinline)) static void do_seal(void)
 {
+	clear_kept_registers();
 	kernel->seal_run(state, items, SECTORS);
 	read_registers(&registers);
 	read_stack();
@@ -70,6 +73,7 @@ __attribute__((noinline)) static void do_seal(void)
 
 __attribute__((noinline)) static void do_open(void)
 {
+	clear_kept_registers();
 	kernel->open_run(state, items, SECTORS);
 	read_registers(&registers);
 	read_stack();
@@ -77,6 +81,7 @@ __attribute__((noinline)) static void do_open(void)
 
 __attribute__((noinline)) static void do_xaes(void)
 {
+	clear_kept_registers();
 	aead_xaes_subkey(kernel, derived, state, (const uint8_t *)"a salt bytes");
 	read_registers(&registers);
 	read_stack();
