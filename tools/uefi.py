@@ -70,7 +70,7 @@ def make_disk(config, arch, loaders, uki, version, out, log):
     source, name = LOADER[arch]
     shutil.copyfile(loaders / source, root / "EFI/BOOT" / name)
     shutil.copyfile(loaders / source, root / "EFI/systemd" / source)
-    shutil.copyfile(uki, root / "EFI/Linux" / f"fallgate_{version}+{TRIES}.efi")
+    shutil.copyfile(uki, root / "EFI/Linux" / slot_name(version))
     (root / "loader/loader.conf").write_text(LOADER_CONF, encoding="ascii")
     for path in root.rglob("*"):
         os.utime(path, (int(EPOCH), int(EPOCH)))
@@ -82,8 +82,9 @@ def make_disk(config, arch, loaders, uki, version, out, log):
     shutil.rmtree(work)
 
 
-def slot_name(version, tries=TRIES):
-    return f"fallgate_{version}+{tries}.efi"
+def slot_name(version):
+    """A slot on trial; the loader and the image change the part behind the plus."""
+    return f"fallgate_{version}+{TRIES}.efi"
 
 
 def loaders_of(root):
