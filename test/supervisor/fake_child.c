@@ -16,31 +16,31 @@
 static char dir[200];
 static struct channel supervisor;
 static uint32_t generation;
+static char mode[64];
 
 static void path_of(const char *name, char *out, size_t size)
 {
 	snprintf(out, size, "%s/%s", dir, name);
 }
 
-static const char *mode(const char *file)
+/* The mode as it stood when the order came: a test that changes it after the first answer means the next order. */
+static void read_mode(const char *role)
 {
-	static char text[64];
 	char path[256];
 	FILE *f;
 
-	path_of(file, path, sizeof path);
+	snprintf(path, sizeof path, "%s/%s.mode", dir, role);
 	f = fopen(path, "r");
-	text[0] = '\0';
-	if (f != NULL && fgets(text, sizeof text, f) != NULL)
-		text[strcspn(text, "\n")] = '\0';
+	mode[0] = '\0';
+	if (f != NULL && fgets(mode, sizeof mode, f) != NULL)
+		mode[strcspn(mode, "\n")] = '\0';
 	if (f != NULL)
 		fclose(f);
-	return text;
 }
 
-static bool mode_is(const char *file, const char *wanted)
+static bool mode_is(const char *wanted)
 {
-	return strcmp(mode(file), wanted) == 0;
+	return strcmp(mode, wanted) == 0;
 }
 
 static void note(const char *file, const char *text)
@@ -84,21 +84,21 @@ static void hsm_open(const struct message *q)
 
 	if (q->body.hsm_open.login_allowed)
 		note("logins", "x");
-	if (mode_is("hsm.mode", "hang-open"))
+	if (mode_is("hang-open"))
 		hang();
-	if (mode_is("hsm.mode", "slow-open"))
+	if (mode_is("slow-open"))
 		usleep(60000);
-	if (mode_is("hsm.mode", "slow-refuse-pin"))
+	if (mode_is("slow-refuse-pin"))
 		usleep(250000);
 	message_init(&m, MSG_HSM_OPENED, q->nonce);
 	o->type = KEK_AES_KW;
 	o->bits = 256;
-	if (mode_is("hsm.mode", "refuse-pin") || mode_is("hsm.mode", "slow-refuse-pin") || !q->body.hsm_open.login_allowed) {
+	if (mode_is("refuse-pin") || mode_is("slow-refuse-pin") || !q->body.hsm_open.login_allowed) {
 		o->verdict = VERDICT_ACCESS_REVOKED;
 		o->login_refused = q->body.hsm_open.login_allowed;
-	} else if (mode_is("hsm.mode", "deleted")) {
+	} else if (mode_is("deleted")) {
 		o->verdict = VERDICT_DELETED;
-	} else if (mode_is("hsm.mode", "expired")) {
+	} else if (mode_is("expired")) {
 		strcpy(o->end_date, "20200101");
 	}
 	tell(&m);
@@ -110,18 +110,18 @@ static void hsm_probe(const struct message *q)
 	struct msg_hsm_verdict *v = &m.body.hsm_verdict;
 	static int probes;
 
-	if (mode_is("hsm.mode", "hang"))
+	if (mode_is("hang"))
 		hang();
-	if (mode_is("hsm.mode", "crash") || (mode_is("hsm.mode", "crash-second") && probes++ == 1))
+	if (mode_is("crash") || (mode_is("crash-second") && probes++ == 1))
 		_exit(11);
 	message_init(&m, MSG_HSM_VERDICT, q->nonce);
-	memset(v->answer, mode_is("hsm.mode", "lie") ? 0x43 : 0x42, sizeof v->answer);
-	if (mode_is("hsm.mode", "disabled"))
+	memset(v->answer, mode_is("lie") ? 0x43 : 0x42, sizeof v->answer);
+	if (mode_is("disabled"))
 		v->verdict = VERDICT_DISABLED;
-	if (mode_is("hsm.mode", "unreachable"))
+	if (mode_is("unreachable"))
 		v->verdict = VERDICT_UNREACHABLE;
 	tell(&m);
-	if (mode_is("hsm.mode", "unasked"))
+	if (mode_is("unasked"))
 		tell(&m);
 }
 
@@ -129,15 +129,15 @@ static void hsm_ticket(const struct message *q)
 {
 	struct message m;
 
-	if (mode_is("hsm.mode", "hang-ticket"))
+	if (mode_is("hang-ticket"))
 		hang();
 	message_init(&m, MSG_HSM_VERDICT, q->nonce);
-	if (mode_is("hsm.mode", "dek-refused"))
+	if (mode_is("dek-refused"))
 		m.body.hsm_verdict.verdict = VERDICT_DEK_REFUSED;
 	tell(&m);
-	if (mode_is("hsm.mode", "hang-at-end"))
+	if (mode_is("hang-at-end"))
 		hang();
-	_exit(mode_is("hsm.mode", "crash-at-end") ? 11 : 0);
+	_exit(mode_is("crash-at-end") ? 11 : 0);
 }
 
 static void hsm(const struct message *m)
@@ -193,33 +193,33 @@ static void opened(uint64_t nonce, int error)
 static void ready(uint64_t nonce)
 {
 	struct message m;
-	bool busy = mode_is("dataplane.mode", "busy");
+	bool busy = mode_is("busy");
 
-	if (mode_is("dataplane.mode", "not-ready"))
+	if (mode_is("not-ready"))
 		hang();
 	message_init(&m, MSG_DP_READY, nonce);
 	m.body.dp_ready.ok = !busy;
 	m.body.dp_ready.error = busy ? ERR_BUSY : 0;
 	tell(&m);
-	if (mode_is("dataplane.mode", "unasked"))
+	if (mode_is("unasked"))
 		opened(0, 0);
 }
 
 static void ticket(const struct message *q)
 {
 	generation = q->body.dp_ticket.generation;
-	opened(q->nonce, mode_is("dataplane.mode", "corrupt") ? ERR_CORRUPT : 0);
-	if (mode_is("dataplane.mode", "die")) {
+	opened(q->nonce, mode_is("corrupt") ? ERR_CORRUPT : 0);
+	if (mode_is("die")) {
 		usleep(100000);
 		_exit(12);
 	}
-	if (mode_is("dataplane.mode", "self-lock")) {
+	if (mode_is("self-lock")) {
 		usleep(100000);
 		wiped(generation, true, CAUSE_SUPERVISOR_LOST);
 		drained();
 		_exit(0);
 	}
-	if (mode_is("dataplane.mode", "drained-first")) {
+	if (mode_is("drained-first")) {
 		usleep(100000);
 		drained();
 		hang();
@@ -228,10 +228,10 @@ static void ticket(const struct message *q)
 
 static void lock(void)
 {
-	if (mode_is("dataplane.mode", "deaf"))
+	if (mode_is("deaf"))
 		hang();
-	wiped(generation + (mode_is("dataplane.mode", "stale") ? 7 : 0), false, CAUSE_COMMANDED);
-	if (mode_is("dataplane.mode", "slow-drain")) {
+	wiped(generation + (mode_is("stale") ? 7 : 0), false, CAUSE_COMMANDED);
+	if (mode_is("slow-drain")) {
 		usleep(700000);
 		note("drains", "x");
 	}
@@ -270,54 +270,54 @@ static void job_order(const struct message *q, const int *fds, unsigned count)
 	int size = snprintf(line, sizeof line, "n %u descriptors, backing %s\n", count,
 			    (fcntl(fds[0], F_GETFL) & O_ACCMODE) == O_RDONLY ? "read-only" : "writable");
 
-	if (mode_is("job.mode", "hang-prepare"))
+	if (mode_is("hang-prepare"))
 		hang();
-	if (mode_is("job.mode", "die-preparing"))
+	if (mode_is("die-preparing"))
 		_exit(13);
 	if (write(fds[1], line, (size_t)size) != size)
 		_exit(9);
 	message_init(&m, MSG_DP_READY, q->nonce);
-	m.body.dp_ready.ok = !mode_is("job.mode", "not-ready");
+	m.body.dp_ready.ok = !mode_is("not-ready");
 	m.body.dp_ready.error = m.body.dp_ready.ok ? 0 : ERR_FOREIGN;
 	if (!m.body.dp_ready.ok)
 		strcpy(m.body.dp_ready.text, "another \033volume");
 	tell(&m);
-	if (mode_is("job.mode", "ready-twice"))
+	if (mode_is("ready-twice"))
 		tell(&m);
-	if (mode_is("job.mode", "wiped-unasked"))
+	if (mode_is("wiped-unasked"))
 		wiped(1, false, 0);
 }
 
 static void job_ticket(const struct message *q)
 {
 	generation = q->body.dp_ticket.generation;
-	if (mode_is("job.mode", "die"))
+	if (mode_is("die"))
 		_exit(14);
-	if (mode_is("job.mode", "done-first"))
+	if (mode_is("done-first"))
 		job_done(0, "");
-	if (mode_is("job.mode", "self-lock")) {
+	if (mode_is("self-lock")) {
 		usleep(100000);
 		wiped(generation, true, CAUSE_UNREACHABLE);
 		job_done(ERR_REVOKED, "the last good proof is too old");
 		_exit(13);
 	}
-	if (!mode_is("job.mode", "good") && !mode_is("job.mode", "no-exit") && !mode_is("job.mode", "done-twice"))
+	if (!mode_is("good") && !mode_is("no-exit") && !mode_is("done-twice"))
 		return; /* works without end, or until told */
 	usleep(100000);
 	wiped(generation, false, 0);
 	job_done(0, "");
-	if (mode_is("job.mode", "done-twice"))
+	if (mode_is("done-twice"))
 		job_done(0, "");
-	if (mode_is("job.mode", "no-exit") || mode_is("job.mode", "done-twice"))
+	if (mode_is("no-exit") || mode_is("done-twice"))
 		hang();
 	_exit(0);
 }
 
 static void job_lock(void)
 {
-	if (mode_is("job.mode", "deaf"))
+	if (mode_is("deaf"))
 		hang();
-	wiped(generation + (mode_is("job.mode", "stale") ? 7 : 0), false, CAUSE_COMMANDED);
+	wiped(generation + (mode_is("stale") ? 7 : 0), false, CAUSE_COMMANDED);
 	job_done(ERR_REVOKED, "by order");
 	_exit(13);
 }
@@ -359,6 +359,8 @@ int main(int argc, char **argv)
 	bool serves = base != NULL && strcmp(base, "/nbdkit") == 0, is_hsm = base != NULL && strcmp(base, "/fallgate-hsm") == 0;
 	bool is_job = base != NULL && strcmp(base, "/fallgate-dataplane") == 0;
 	int fds[CHANNEL_FDS_MAX];
+	const char *role = serves ? "dataplane" : is_hsm ? "hsm" : is_job ? "job" : "mgmt";
+	char given[32];
 	unsigned count;
 	struct message m;
 
@@ -366,8 +368,10 @@ int main(int argc, char **argv)
 	if (base == NULL)
 		return 2;
 	snprintf(dir, sizeof dir, "%.*s", (int)(base - argv[0]), argv[0]);
-	describe(serves ? "dataplane.given" : is_hsm ? "hsm.given" : is_job ? "job.given" : "mgmt.given");
-	if (is_job && mode_is("job.mode", "hang-start"))
+	snprintf(given, sizeof given, "%s.given", role);
+	describe(given);
+	read_mode(role);
+	if (is_job && mode_is("hang-start"))
 		hang();
 	channel_init(&supervisor, serves ? 4 : 3,
 		     serves || is_job ? ROLE_DATAPLANE
@@ -377,10 +381,11 @@ int main(int argc, char **argv)
 	message_init(&m, MSG_HELLO, 0);
 	strcpy(m.body.hello.version, FALLGATE_VERSION);
 	m.body.hello.pid = getpid();
-	if (is_hsm && mode_is("hsm.mode", "other-version"))
+	if (is_hsm && mode_is("other-version"))
 		strcpy(m.body.hello.version, "9.9.9");
 	tell(&m);
 	while (channel_receive_wait(&supervisor, &m, fds, &count, NULL, -1) == 1) {
+		read_mode(role);
 		if (is_job)
 			job(&m, fds, count);
 		while (count > 0)
