@@ -133,6 +133,19 @@ static const struct field hk_run_fields[] = {
 	TEXT(msg_hk_run, event), TEXT(msg_hk_run, from), TEXT(msg_hk_run, state), TEXT(msg_hk_run, cause), BOOL(msg_hk_run, latched),
 	TEXT(msg_hk_run, remedy), TEXT(msg_hk_run, text),
 };
+static const struct field ub_add_fields[] = { NAME(msg_ub_add, name), BOOL(msg_ub_add, read_only), BOOL(msg_ub_add, fetched) };
+static const struct field ub_ready_fields[] = {
+	NAME(msg_ub_ready, name), ERROR(msg_ub_ready, error), BOOL(msg_ub_ready, kept), TEXT(msg_ub_ready, text),
+};
+static const struct field ub_go_fields[] = { NAME(msg_ub_go, name) };
+static const struct field ub_started_fields[] = {
+	NAME(msg_ub_started, name), ERROR(msg_ub_started, error), TEXT(msg_ub_started, text),
+};
+static const struct field ub_hold_fields[] = { NAME(msg_ub_hold, name) };
+static const struct field ub_remove_fields[] = { NAME(msg_ub_remove, name) };
+static const struct field ub_gone_fields[] = {
+	NAME(msg_ub_gone, name), BYTE(msg_ub_gone, reason, UB_REMOVED, UB_REASON_COUNT - 1), TEXT(msg_ub_gone, text),
+};
 static const struct field con_request_fields[] = {
 	BYTE(msg_con_request, verb, CON_ENROLL, CON_REMOVE), BYTE(msg_con_request, role, 0, USER_OFFICER),
 	TEXT(msg_con_request, identity), NAME_OR_EMPTY(msg_con_request, volume),
@@ -199,6 +212,14 @@ static const struct full_row message_rows[MSG_TYPE_COUNT] = {
 
 	[MSG_CON_REQUEST]   = { ROW("CON_REQUEST", msg_con_request, 0, 0, ROLE_CONSOLE, ROLE_SUPERVISOR), FIELDS(con_request_fields) },
 	[MSG_HK_RUN]        = { ROW("HK_RUN", msg_hk_run, 0, 0, ROLE_SUPERVISOR, ROLE_HOOKS), FIELDS(hk_run_fields) },
+
+	[MSG_UB_ADD]        = { ROW("UB_ADD", msg_ub_add, 0, 0, ROLE_SUPERVISOR, ROLE_UBLK), FIELDS(ub_add_fields) },
+	[MSG_UB_GO]         = { ROW("UB_GO", msg_ub_go, 0, 0, ROLE_SUPERVISOR, ROLE_UBLK), FIELDS(ub_go_fields) },
+	[MSG_UB_HOLD]       = { ROW("UB_HOLD", msg_ub_hold, 0, 0, ROLE_SUPERVISOR, ROLE_UBLK), FIELDS(ub_hold_fields) },
+	[MSG_UB_REMOVE]     = { ROW("UB_REMOVE", msg_ub_remove, 0, 0, ROLE_SUPERVISOR, ROLE_UBLK), FIELDS(ub_remove_fields) },
+	[MSG_UB_READY]      = { ROW("UB_READY", msg_ub_ready, 0, 0, ROLE_UBLK, ROLE_SUPERVISOR), FIELDS(ub_ready_fields) },
+	[MSG_UB_STARTED]    = { ROW("UB_STARTED", msg_ub_started, 0, 0, ROLE_UBLK, ROLE_SUPERVISOR), FIELDS(ub_started_fields) },
+	[MSG_UB_GONE]       = { ROW("UB_GONE", msg_ub_gone, 0, 0, ROLE_UBLK, ROLE_SUPERVISOR), FIELDS(ub_gone_fields) },
 	[MSG_CON_REPLY]     = { ROW("CON_REPLY", msg_con_reply, 0, 0, ROLE_SUPERVISOR, ROLE_CONSOLE), FIELDS(con_reply_fields) },
 	[MSG_CON_JOB]       = { ROW("CON_JOB", msg_con_job, 1, 4, ROLE_CONSOLE, ROLE_SUPERVISOR), FIELDS(con_job_fields) },
 	[MSG_CON_JOB_DONE]  = { ROW("CON_JOB_DONE", msg_con_job_done, 0, 0, ROLE_SUPERVISOR, ROLE_CONSOLE), FIELDS(con_job_done_fields) },

@@ -1,4 +1,4 @@
-/* Every message between the four processes: fixed-size structs of one build, one per SOCK_SEQPACKET datagram, host byte order.
+/* Every message between the processes: fixed-size structs of one build, one per SOCK_SEQPACKET datagram, host byte order.
  * What must hold: a message whose type, size, descriptor count or sender is not as its row in message_rows says is fatal to
  * the peer that sent it; text fields are NUL-terminated inside their array; no message carries a data key: the DEK travels only
  * in a transfer page. PROTOCOL.md tells the conversations. */
@@ -26,7 +26,7 @@ enum {
  * with GATE_STATE_COUNT, CAUSE_COUNT and enum secret_memory_kind. */
 enum { MESSAGE_GATE_STATES = 11, MESSAGE_GATE_CAUSES = 19, MESSAGE_MEMORY_KINDS = 3 };
 
-enum process_role { ROLE_SUPERVISOR, ROLE_HSM, ROLE_DATAPLANE, ROLE_MGMT, ROLE_CONSOLE, ROLE_HOOKS, ROLE_COUNT };
+enum process_role { ROLE_SUPERVISOR, ROLE_HSM, ROLE_DATAPLANE, ROLE_MGMT, ROLE_CONSOLE, ROLE_HOOKS, ROLE_UBLK, ROLE_COUNT };
 
 enum message_type {
 	MSG_NONE,
@@ -86,6 +86,16 @@ enum message_type {
 
 	/* supervisor -> hooks */
 	MSG_HK_RUN,
+
+	/* supervisor -> ublk, the broker of the kernel's block devices; it knows a device by its volume's name */
+	MSG_UB_ADD,    /* before each start of a server: a device that a new one may open */
+	MSG_UB_GO,     /* the server has the key: from now on the block device takes requests */
+	MSG_UB_HOLD,   /* until when requests may wait for a server */
+	MSG_UB_REMOVE, /* fail what waits, and take the device away */
+	/* ublk -> supervisor */
+	MSG_UB_READY,   /* answers MSG_UB_ADD */
+	MSG_UB_STARTED, /* answers MSG_UB_GO */
+	MSG_UB_GONE,    /* the device is gone, by order or by itself */
 
 	MSG_TYPE_COUNT
 };
@@ -469,6 +479,57 @@ struct msg_hk_run {
 	char text[TEXT_MAX_BYTES];
 };
 
+/* ---- the broker of ublk devices ---- */
+
+/* The device that is there already is kept if its block device waits for a server (hold_ns) and size and read_only are the same:
+ * requests that waited go to the new server. Any other is taken away first, and a new one made. */
+struct msg_ub_add {
+	char name[NAME_MAX_BYTES];
+	uint64_t size;     /* client bytes, a multiple of 512 */
+	uint64_t hold_ns;  /* on_lock = hold: requests wait for the next server, so long at most; 0: they fail with the server */
+	uint32_t uid, gid; /* the server's: the device's node becomes theirs */
+	bool read_only;
+	bool fetched; /* the last server sent MSG_DP_READY: the kernel has heard of every one of its queues */
+};
+
+struct msg_ub_ready {
+	char name[NAME_MAX_BYTES];
+	int32_t error; /* not 0: there is no device; text says why */
+	uint32_t device; /* N of /dev/ublkcN and /dev/ublkbN */
+	uint16_t queues, depth;
+	bool kept; /* the block device is there, its requests wait */
+	char text[TEXT_MAX_BYTES];
+};
+
+/* After MSG_DP_OPENED of that process. The broker watches it: when it ends, what hold_ns says begins without an order. */
+struct msg_ub_go {
+	char name[NAME_MAX_BYTES];
+	int32_t pid;
+};
+
+struct msg_ub_started {
+	char name[NAME_MAX_BYTES];
+	int32_t error; /* not 0: MSG_UB_GONE follows */
+	char text[TEXT_MAX_BYTES];
+};
+
+struct msg_ub_hold {
+	char name[NAME_MAX_BYTES];
+	uint64_t until_ns; /* CLOCK_BOOTTIME; holds until the next MSG_UB_STARTED */
+};
+
+struct msg_ub_remove {
+	char name[NAME_MAX_BYTES];
+};
+
+enum ub_reason { UB_REMOVED = 1, UB_SERVER_GONE, UB_HOLD_OVER, UB_FAILED, UB_REASON_COUNT };
+
+struct msg_ub_gone {
+	char name[NAME_MAX_BYTES];
+	uint8_t reason; /* enum ub_reason */
+	char text[TEXT_MAX_BYTES];
+};
+
 /* ---- the envelope ---- */
 
 struct message {
@@ -508,6 +569,13 @@ struct message {
 		struct msg_con_request con_request;
 		struct msg_con_reply con_reply;
 		struct msg_hk_run hk_run;
+		struct msg_ub_add ub_add;
+		struct msg_ub_ready ub_ready;
+		struct msg_ub_go ub_go;
+		struct msg_ub_started ub_started;
+		struct msg_ub_hold ub_hold;
+		struct msg_ub_remove ub_remove;
+		struct msg_ub_gone ub_gone;
 		struct msg_con_job con_job;
 		struct msg_con_job_done con_job_done;
 	} body;

@@ -4,6 +4,7 @@
 #include "sandbox_profiles.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/blkzoned.h>
 #include <linux/cdrom.h>
 #include <linux/fd.h>
@@ -124,6 +125,8 @@ static const struct sandbox_rule supervisor[] = {
 	{ "shmget shmat shmdt shmctl semget semop semtimedop semctl msgget msgsnd msgrcv msgctl", ALLOW },
 	{ "mq_open mq_unlink mq_timedsend mq_timedreceive mq_notify mq_getsetattr", ALLOW },
 	{ "io_setup io_submit io_getevents io_pgetevents io_cancel io_destroy set_thread_area get_thread_area", ALLOW },
+	/* for the ublk server and its broker, whose own filters leave io_uring_enter of it */
+	{ "io_uring_setup io_uring_enter io_uring_register", ALLOW },
 };
 
 /* Nobody's business in this appliance. Refused, not killed: a vendor's module may ask and go on. */
@@ -136,10 +139,22 @@ static const struct sandbox_rule denied[] = {
 	{ "keyctl add_key request_key open_by_handle_at name_to_handle_at fanotify_init fanotify_mark", REFUSE(EPERM) },
 	{ "settimeofday clock_settime clock_adjtime adjtimex syslog lookup_dcookie personality", REFUSE(EPERM) },
 	{ "iopl ioperm modify_ldt mknod mknodat migrate_pages move_pages", REFUSE(EPERM) },
-	{ "io_uring_setup io_uring_enter io_uring_register", REFUSE(ENOSYS) },
 };
 
-static const struct sandbox_rule no_namespaces[] = {
+/* Rings do what no filter sees: what they may do was said to the kernel before the walls came up, and cannot be said again. */
+static const struct sandbox_rule rings[] = {
+	{ "io_uring_enter", ALLOW },
+};
+
+/* The broker: the nodes of its devices change hands, its servers are watched, settings of its devices are written. Nothing is
+ * made. */
+static const struct sandbox_rule broker[] = {
+	{ "fchownat pidfd_open", ALLOW },
+	{ "openat", ALLOW, BITS(2, O_CREAT | O_TRUNC | O_APPEND, 0) },
+};
+
+static const struct sandbox_rule not_hsm[] = {
+	{ "io_uring_setup io_uring_enter io_uring_register", REFUSE(ENOSYS) },
 	{ "clone", REFUSE(EPERM), BITS(0, CLONE_NEWNS, CLONE_NEWNS) },
 	{ "clone", REFUSE(EPERM), BITS(0, CLONE_NEWCGROUP, CLONE_NEWCGROUP) },
 	{ "clone", REFUSE(EPERM), BITS(0, CLONE_NEWUTS, CLONE_NEWUTS) },
@@ -153,8 +168,10 @@ static const struct sandbox_rule no_namespaces[] = {
 const struct sandbox_table sandbox_tables[] = {
 	{ "supervisor", REFUSE(ENOSYS),        { GROUP(supervisor), GROUP(denied) } },
 	{ "dataplane",  SCMP_ACT_KILL_PROCESS, { GROUP(plain), GROUP(lazy), GROUP(dataplane) } },
+	{ "serve",      SCMP_ACT_KILL_PROCESS, { GROUP(plain), GROUP(lazy), GROUP(dataplane), GROUP(rings) } },
+	{ "broker",     SCMP_ACT_KILL_PROCESS, { GROUP(plain), GROUP(rings), GROUP(broker) } },
 	{ "mgmt",       SCMP_ACT_KILL_PROCESS, { GROUP(plain), GROUP(lazy) } },
-	{ "hsm",        SCMP_ACT_ALLOW,        { GROUP(denied), GROUP(no_namespaces) } },
+	{ "hsm",        SCMP_ACT_ALLOW,        { GROUP(denied), GROUP(not_hsm) } },
 };
 /* clang-format on */
 

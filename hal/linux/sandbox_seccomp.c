@@ -28,6 +28,8 @@ struct profile {
 static const struct profile profiles[] = {
 	[SANDBOX_SUPERVISOR] = { FILTER(supervisor), SECCOMP_FILTER_FLAG_LOG },
 	[SANDBOX_DATAPLANE] = { FILTER(dataplane), SECCOMP_FILTER_FLAG_LOG },
+	[SANDBOX_SERVE] = { FILTER(serve), SECCOMP_FILTER_FLAG_LOG },
+	[SANDBOX_BROKER] = { FILTER(broker), SECCOMP_FILTER_FLAG_LOG },
 	[SANDBOX_MGMT] = { FILTER(mgmt), 0 },
 	[SANDBOX_HSM] = { FILTER(hsm), SECCOMP_FILTER_FLAG_LOG },
 };

@@ -288,6 +288,21 @@ static int do_io_uring(void)
 	return result(syscall(SYS_io_uring_setup, 0, NULL));
 }
 
+static int do_enter_ring(void)
+{
+	return result(syscall(SYS_io_uring_enter, -1, 0, 0, 0, NULL, 0));
+}
+
+static int do_create(void)
+{
+	return result(open(ready.file_name, O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+}
+
+static int do_give_away(void)
+{
+	return result(fchownat(AT_FDCWD, ready.file_name, getuid(), getgid(), AT_SYMLINK_NOFOLLOW));
+}
+
 static int do_pidfd_getfd(void)
 {
 	return result(syscall(SYS_pidfd_getfd, -1, 0, 0));
@@ -340,49 +355,52 @@ static int do_limits_and_owner(void)
 
 #define SAME(n)                                                                                                                  \
 	{                                                                                                                        \
-		n, n, n, n                                                                                                       \
+		n, n, n, n, n, n                                                                                                 \
 	}
 
-/* In the order of enum sandbox_profile: supervisor, dataplane, mgmt, hsm. 0: works. KILLED: SIGSYS. Else the errno. */
+/* In the order of enum sandbox_profile: supervisor, dataplane, mgmt, serve, broker, hsm. 0: works. KILLED: SIGSYS. Else the errno. */
 /* clang-format off */
 static const struct {
 	const char *name;
 	probe *run;
-	int want[4];
+	int want[6];
 } probes[] = {
-	{ "open",              do_open,              { 0, EPERM, EPERM, 0 } },
-	{ "exec here",         do_exec_here,         { ENOENT, KILLED, KILLED, ENOENT } },
-	{ "fork",              do_fork,              { 0, KILLED, KILLED, 0 } },
-	{ "executable memory", do_executable_memory, { 0, KILLED, KILLED, 0 } },
-	{ "make executable",   do_make_executable,   { 0, KILLED, KILLED, 0 } },
-	{ "ptrace",            do_ptrace,            { EPERM, KILLED, KILLED, EPERM } },
-	{ "other memory",      do_read_other_memory, { EPERM, KILLED, KILLED, EPERM } },
-	{ "pidfd_getfd",       do_pidfd_getfd,       { EPERM, KILLED, KILLED, EPERM } },
-	{ "socket",            do_socket,            { 0, EPERM, EPERM, 0 } },
-	{ "netlink",           do_netlink,           { 0, EPERM, EPERM, 0 } },
-	{ "connect",           do_connect,           { ENOENT, EPERM, EPERM, ENOENT } },
-	{ "unlink",            do_unlink,            { 0, EPERM, EPERM, 0 } },
-	{ "dumpable again",    do_dumpable_again,    { 0, KILLED, KILLED, 0 } },
-	{ "unknown call",      do_unknown_call,      { ENOSYS, KILLED, KILLED, ENOSYS } },
-	{ "TIOCSTI",           do_push_input,        { ENOTTY, KILLED, KILLED, ENOTTY } },
-	{ "kill",              do_kill,              { 0, KILLED, KILLED, 0 } },
-	{ "mount",             do_mount,             { EPERM, KILLED, KILLED, EPERM } },
-	{ "unshare",           do_new_namespace,     { EPERM, KILLED, KILLED, EPERM } },
-	{ "clone namespace",   do_clone_namespace,   { ENOSYS, KILLED, KILLED, EPERM } },
-	{ "clone3",            do_clone3,            { ENOSYS, ENOSYS, KILLED, ENOSYS } },
-	{ "bpf",               do_bpf,               { EPERM, KILLED, KILLED, EPERM } },
-	{ "keyctl",            do_keyctl,            { EPERM, KILLED, KILLED, EPERM } },
-	{ "kexec",             do_kexec,             { EPERM, KILLED, KILLED, EPERM } },
-	{ "reboot",            do_reboot,            { EPERM, KILLED, KILLED, EPERM } },
-	{ "userfaultfd",       do_userfaultfd,       { EPERM, KILLED, KILLED, EPERM } },
-	{ "io_uring",          do_io_uring,          { ENOSYS, KILLED, KILLED, ENOSYS } },
-	{ "exec a program",    do_exec,              { 0, KILLED, KILLED, 0 } },
-	{ "bind and listen",   do_bind,              { 0, EPERM, EPERM, 0 } },
-	{ "limits and owner",  do_limits_and_owner,  { 0, KILLED, KILLED, 0 } },
-	{ "read and write",    do_read_and_write,    { 0, 0, KILLED, 0 } },
-	{ "thread",            do_thread,            { 0, 0, KILLED, 0 } },
-	{ "secret memory",     do_secret_memory,     { 0, 0, KILLED, 0 } },
-	{ "accept",            do_accept,            { 0, 0, KILLED, 0 } },
+	{ "open",              do_open,              { 0, EPERM, EPERM, EPERM, 0, 0 } },
+	{ "exec here",         do_exec_here,         { ENOENT, KILLED, KILLED, KILLED, KILLED, ENOENT } },
+	{ "fork",              do_fork,              { 0, KILLED, KILLED, KILLED, KILLED, 0 } },
+	{ "executable memory", do_executable_memory, { 0, KILLED, KILLED, KILLED, KILLED, 0 } },
+	{ "make executable",   do_make_executable,   { 0, KILLED, KILLED, KILLED, KILLED, 0 } },
+	{ "ptrace",            do_ptrace,            { EPERM, KILLED, KILLED, KILLED, KILLED, EPERM } },
+	{ "other memory",      do_read_other_memory, { EPERM, KILLED, KILLED, KILLED, KILLED, EPERM } },
+	{ "pidfd_getfd",       do_pidfd_getfd,       { EPERM, KILLED, KILLED, KILLED, KILLED, EPERM } },
+	{ "socket",            do_socket,            { 0, EPERM, EPERM, EPERM, KILLED, 0 } },
+	{ "netlink",           do_netlink,           { 0, EPERM, EPERM, EPERM, KILLED, 0 } },
+	{ "connect",           do_connect,           { ENOENT, EPERM, EPERM, EPERM, KILLED, ENOENT } },
+	{ "unlink",            do_unlink,            { 0, EPERM, EPERM, EPERM, KILLED, 0 } },
+	{ "dumpable again",    do_dumpable_again,    { 0, KILLED, KILLED, KILLED, KILLED, 0 } },
+	{ "unknown call",      do_unknown_call,      { ENOSYS, KILLED, KILLED, KILLED, KILLED, ENOSYS } },
+	{ "TIOCSTI",           do_push_input,        { ENOTTY, KILLED, KILLED, KILLED, KILLED, ENOTTY } },
+	{ "kill",              do_kill,              { 0, KILLED, KILLED, KILLED, KILLED, 0 } },
+	{ "mount",             do_mount,             { EPERM, KILLED, KILLED, KILLED, KILLED, EPERM } },
+	{ "unshare",           do_new_namespace,     { EPERM, KILLED, KILLED, KILLED, KILLED, EPERM } },
+	{ "clone namespace",   do_clone_namespace,   { ENOSYS, KILLED, KILLED, KILLED, KILLED, EPERM } },
+	{ "clone3",            do_clone3,            { ENOSYS, ENOSYS, KILLED, ENOSYS, KILLED, ENOSYS } },
+	{ "bpf",               do_bpf,               { EPERM, KILLED, KILLED, KILLED, KILLED, EPERM } },
+	{ "keyctl",            do_keyctl,            { EPERM, KILLED, KILLED, KILLED, KILLED, EPERM } },
+	{ "kexec",             do_kexec,             { EPERM, KILLED, KILLED, KILLED, KILLED, EPERM } },
+	{ "reboot",            do_reboot,            { EPERM, KILLED, KILLED, KILLED, KILLED, EPERM } },
+	{ "userfaultfd",       do_userfaultfd,       { EPERM, KILLED, KILLED, KILLED, KILLED, EPERM } },
+	{ "io_uring",          do_io_uring,          { EFAULT, KILLED, KILLED, KILLED, KILLED, ENOSYS } },
+	{ "enter a ring",      do_enter_ring,        { EBADF, KILLED, KILLED, EBADF, EBADF, ENOSYS } },
+	{ "create",            do_create,            { 0, EPERM, EPERM, EPERM, KILLED, 0 } },
+	{ "give away",         do_give_away,         { 0, KILLED, KILLED, KILLED, 0, 0 } },
+	{ "exec a program",    do_exec,              { 0, KILLED, KILLED, KILLED, KILLED, 0 } },
+	{ "bind and listen",   do_bind,              { 0, EPERM, EPERM, EPERM, KILLED, 0 } },
+	{ "limits and owner",  do_limits_and_owner,  { 0, KILLED, KILLED, KILLED, KILLED, 0 } },
+	{ "read and write",    do_read_and_write,    { 0, 0, KILLED, 0, KILLED, 0 } },
+	{ "thread",            do_thread,            { 0, 0, KILLED, 0, KILLED, 0 } },
+	{ "secret memory",     do_secret_memory,     { 0, 0, KILLED, 0, KILLED, 0 } },
+	{ "accept",            do_accept,            { 0, 0, KILLED, 0, KILLED, 0 } },
 	{ "allocate",          do_allocate,          SAME(0) },
 	{ "messages",          do_messages,          SAME(0) },
 	{ "wait",              do_wait,              SAME(0) },
@@ -392,7 +410,7 @@ static const struct {
 };
 /* clang-format on */
 
-static const char *const profile_names[] = { "supervisor", "dataplane", "mgmt", "hsm" };
+static const char *const profile_names[] = { "supervisor", "dataplane", "mgmt", "serve", "broker", "hsm" };
 
 static int make_ready(void **state)
 {
@@ -459,7 +477,7 @@ static void each_profile_allows_and_refuses_what_its_table_says(void **state)
 	(void)state;
 	skip_without_seccomp();
 	for (size_t i = 0; i < sizeof probes / sizeof probes[0]; i++) {
-		for (int p = 0; p < 4; p++) {
+		for (int p = 0; p < 6; p++) {
 			int got;
 
 			make_ready(NULL);
@@ -485,6 +503,17 @@ static int enter_dataplane_and_work(void)
 						     : do_read_and_write() + do_thread() + do_secret_memory() + do_accept();
 }
 
+static int make_ring_and_serve(void)
+{
+	uint64_t params[15] = { 0 }; /* struct io_uring_params */
+	int fd = (int)syscall(SYS_io_uring_setup, 4, params), r;
+
+	if (fd < 0)
+		return errno == ENOSYS || errno == EPERM ? 0 : errno; /* not this kernel's, or switched off */
+	r = sandbox_enter(SANDBOX_SERVE) != 0 ? EPERM : result(syscall(SYS_io_uring_enter, fd, 0, 0, 0, NULL, 0));
+	return r + do_read_and_write() + do_thread() + do_secret_memory();
+}
+
 static int enter_hsm_and_work(void)
 {
 	return sandbox_enter(SANDBOX_HSM) != 0 ? EPERM : do_open() + do_thread() + do_socket() + do_exec();
@@ -496,6 +525,7 @@ static void children_of_the_supervisor_can_do_their_work(void **state)
 	skip_without_seccomp();
 	assert_int_equal(run_in(SANDBOX_SUPERVISOR, enter_mgmt_and_wait), 0);
 	assert_int_equal(run_in(SANDBOX_SUPERVISOR, enter_dataplane_and_work), 0);
+	assert_int_equal(run_in(SANDBOX_SUPERVISOR, make_ring_and_serve), 0);
 	assert_int_equal(run_in(SANDBOX_SUPERVISOR, enter_hsm_and_work), 0);
 }
 

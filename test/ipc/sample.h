@@ -55,6 +55,28 @@ static inline void sample_names(struct message *m)
 		m->body.hk_run.hook = HOOK_UNMOUNT;
 		sample_text(m->body.hk_run.volume, "vol-1");
 		break;
+	case MSG_UB_ADD:
+		sample_text(m->body.ub_add.name, "vol-1");
+		break;
+	case MSG_UB_READY:
+		sample_text(m->body.ub_ready.name, "vol-1");
+		break;
+	case MSG_UB_GO:
+		sample_text(m->body.ub_go.name, "vol-1");
+		break;
+	case MSG_UB_STARTED:
+		sample_text(m->body.ub_started.name, "vol-1");
+		break;
+	case MSG_UB_HOLD:
+		sample_text(m->body.ub_hold.name, "vol-1");
+		break;
+	case MSG_UB_REMOVE:
+		sample_text(m->body.ub_remove.name, "vol-1");
+		break;
+	case MSG_UB_GONE:
+		sample_text(m->body.ub_gone.name, "vol-1");
+		m->body.ub_gone.reason = UB_HOLD_OVER;
+		break;
 	case MSG_CON_JOB:
 		sample_text(m->body.con_job.volume, "vol-1");
 		m->body.con_job.verb = JOB_SCRUB;

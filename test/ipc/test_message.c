@@ -67,6 +67,9 @@ static const struct text_case texts[] = {
 	T(MSG_MG_VOLUME, mg_volume, kernel), T(MSG_MG_VOLUME, mg_volume, text),
 	T(MSG_HK_RUN, hk_run, program), T(MSG_HK_RUN, hk_run, volume), T(MSG_HK_RUN, hk_run, event), T(MSG_HK_RUN, hk_run, from),
 	T(MSG_HK_RUN, hk_run, state), T(MSG_HK_RUN, hk_run, cause), T(MSG_HK_RUN, hk_run, remedy), T(MSG_HK_RUN, hk_run, text),
+	T(MSG_UB_ADD, ub_add, name), T(MSG_UB_READY, ub_ready, name), T(MSG_UB_READY, ub_ready, text), T(MSG_UB_GO, ub_go, name),
+	T(MSG_UB_STARTED, ub_started, name), T(MSG_UB_STARTED, ub_started, text), T(MSG_UB_HOLD, ub_hold, name),
+	T(MSG_UB_REMOVE, ub_remove, name), T(MSG_UB_GONE, ub_gone, name), T(MSG_UB_GONE, ub_gone, text),
 	T(MSG_MG_GONE, mg_gone, name),
 	T(MSG_MG_AGENT, mg_agent, version), T(MSG_MG_AGENT, mg_agent, users), T(MSG_MG_AGENT, mg_agent, sandbox),
 	T(MSG_MG_AGENT, mg_agent, posture),
@@ -84,6 +87,7 @@ static const struct byte_case bools[] = {
 	B(MSG_HSM_VERDICT, hsm_verdict, login_refused, 0, 1),
 	B(MSG_DP_LOCK, dp_lock, hold, 0, 1),
 	B(MSG_HK_RUN, hk_run, latched, 0, 1), B(MSG_CON_REPLY, con_reply, durable, 0, 1),
+	B(MSG_UB_ADD, ub_add, read_only, 0, 1), B(MSG_UB_ADD, ub_add, fetched, 0, 1), B(MSG_UB_READY, ub_ready, kept, 0, 1),
 	B(MSG_DP_ATTACH, dp_attach, read_only, 0, 1), B(MSG_DP_ATTACH, dp_attach, assume_4k, 0, 1),
 	B(MSG_DP_ATTACH, dp_attach, server, 0, 1),
 	B(MSG_DP_CREATE, dp_create, force, 0, 1), B(MSG_DP_CREATE, dp_create, assume_4k, 0, 1),
@@ -111,6 +115,7 @@ static const struct byte_case enums[] = {
 	B(MSG_DP_CREATE, dp_create, kek_type, 1, 2), B(MSG_DP_CREATE, dp_create, hash, 0, 2),
 	B(MSG_DP_JOB, dp_job, verb, 1, JOB_VERB_COUNT - 1),
 	B(MSG_HK_RUN, hk_run, hook, 1, HOOK_COUNT - 1),
+	B(MSG_UB_GONE, ub_gone, reason, 1, UB_REASON_COUNT - 1),
 	B(MSG_DP_LOCK, dp_lock, cause, 0, CAUSE_COUNT - 1),
 	B(MSG_DP_OPENED, dp_opened, verdict, 0, VERDICT_COUNT - 1),
 	B(MSG_DP_OPENED, dp_opened, memory, 0, SECRET_MEMORY_LOCKED_MEMFD),
@@ -142,6 +147,7 @@ static const struct byte_case errors[] = {
 	B(MSG_MG_REPLY, mg_reply, error, 0, 0), B(MSG_MG_VOLUME, mg_volume, lock_drain_error, 0, 0),
 	B(MSG_CON_REPLY, con_reply, error, 0, 0), B(MSG_DP_JOB_DONE, dp_job_done, error, 0, 0),
 	B(MSG_CON_JOB_DONE, con_job_done, error, 0, 0),
+	B(MSG_UB_READY, ub_ready, error, 0, 0), B(MSG_UB_STARTED, ub_started, error, 0, 0),
 };
 /* clang-format on */
 
@@ -264,6 +270,11 @@ static void names_that_reach_file_names_are_good_names(void **state)
 	sample_message(&m, MSG_DP_ATTACH, 0);
 	sample_text(m.body.dp_attach.name, "../x");
 	assert_int_equal(check(&m), ERR_PROTOCOL);
+	for (uint32_t t = MSG_UB_ADD; t <= MSG_UB_GONE; t++) { /* the name comes first in all of them */
+		sample_message(&m, t, 0);
+		sample_text(m.body.ub_add.name, "../x");
+		assert_int_equal(check(&m), ERR_PROTOCOL);
+	}
 	sample_text(m.body.dp_attach.name, "");
 	assert_int_equal(check(&m), ERR_PROTOCOL);
 	sample_message(&m, MSG_MG_REQUEST, 0);
@@ -350,8 +361,8 @@ static void no_field_of_the_header_is_forgotten(void **state)
 	assert_int_equal(fields_in_header("char"), TESTED(texts));
 	assert_int_equal(fields_in_header("bool"), TESTED(bools) - 5); /* a job's options travel in two messages */
 	assert_int_equal(fields_in_header("uint8_t"), TESTED(enums) + 3);  /* struct message_row has three lines of them */
-	assert_int_equal(fields_in_header("int32_t"), TESTED(errors) + 3); /* three pids */
-	assert_int_equal(fields_in_header("uint16_t"), TESTED(sizes) + 1); /* bits of the key */
+	assert_int_equal(fields_in_header("int32_t"), TESTED(errors) + 4); /* four pids */
+	assert_int_equal(fields_in_header("uint16_t"), TESTED(sizes) + 2); /* bits of the key; a device's queues */
 }
 
 static void counts_of_other_rooms_enums_are_right(void **state)

@@ -2,7 +2,7 @@
 # the rest comes from the system by pkg-config, and each one missing is named with the Debian package that has it.
 #
 #   deps::mbedcrypto deps::mbedtls (with x509) deps::coap     from the cache, or with -DFALLGATE_SYSTEM_DEPS=ON from the system
-#   deps::p11kit deps::inih deps::blkid deps::seccomp deps::cbor deps::jansson deps::nbdkit deps::crypto deps::libp11
+#   deps::p11kit deps::inih deps::blkid deps::seccomp deps::cbor deps::jansson deps::nbdkit deps::uring deps::crypto deps::libp11
 #   deps::cmocka deps::nbd                                    for tests
 find_package(PkgConfig REQUIRED)
 
@@ -27,7 +27,15 @@ fallgate_pkg(blkid blkid libblkid-dev)
 fallgate_pkg(seccomp libseccomp libseccomp-dev)
 fallgate_pkg(cbor libcbor libcbor-dev)
 fallgate_pkg(jansson jansson libjansson-dev)
-fallgate_pkg(nbdkit nbdkit nbdkit-plugin-dev)
+if(CONFIG_DATAPLANE_NBD)
+	fallgate_pkg(nbdkit nbdkit nbdkit-plugin-dev)
+endif()
+if(CONFIG_DATAPLANE_UBLK)
+	fallgate_pkg(uring liburing liburing-dev)
+endif()
+if(NOT CONFIG_DATAPLANE_NBD AND NOT CONFIG_DATAPLANE_UBLK)
+	message(FATAL_ERROR "Without DATAPLANE_NBD and DATAPLANE_UBLK nobody could read a volume: switch one of them on.")
+endif()
 fallgate_pkg(crypto libcrypto libssl-dev)
 if(CONFIG_TOOLS_CUSTODIAN)
 	fallgate_pkg(libp11 libp11 libp11-dev)

@@ -11,6 +11,8 @@ enum sandbox_profile {
 	SANDBOX_SUPERVISOR, /* allow-list; may fork and exec */
 	SANDBOX_DATAPLANE,  /* allow-list; threads, I/O on open descriptors, accept; no open, no exec, no new sockets */
 	SANDBOX_MGMT,       /* allow-list; datagrams; no file system, no exec */
+	SANDBOX_SERVE,      /* as the dataplane's, and io_uring_enter on rings that were made, and restricted, before */
+	SANDBOX_BROKER,     /* allow-list; likewise, and what gives a device's node away and sets its queue */
 	SANDBOX_HSM, /* deny-list: a vendor's module needs what it needs; no ptrace, mount, kexec, bpf, module loading ... */
 };
 
