@@ -16,6 +16,7 @@ OBJCOPY = {"x86_64": "x86_64-linux-gnu-objcopy", "aarch64": "aarch64-linux-gnu-o
 TRIES = 3
 EPOCH = "1704067200"  # FAT cannot say 1970
 LOADER_CONF = "timeout 0\neditor no\nauto-firmware no\n"
+ENROL_CONF = "secure-boot-enroll force\n"  # only firmware in setup mode takes keys
 
 
 def end_of_sections(path):
@@ -60,8 +61,9 @@ def make_uki(arch, stub, kernel, initramfs, command_line, version, release, out,
     shutil.rmtree(work)
 
 
-def make_disk(config, arch, loaders, uki, version, out, log):
-    """GPT with ESP (loader, one slot with its tries) and state partition, by the board's genimage.cfg."""
+def make_disk(config, arch, loaders, uki, version, out, log, keys=()):
+    """GPT with ESP (loader, one slot with its tries) and state partition, by the board's genimage.cfg. `keys`: what firmware in setup
+    mode is to take at the first boot."""
     work = out.with_suffix(".work")
     shutil.rmtree(work, ignore_errors=True)
     inputs, root = work / "in", work / "root"
@@ -71,7 +73,10 @@ def make_disk(config, arch, loaders, uki, version, out, log):
     shutil.copyfile(loaders / source, root / "EFI/BOOT" / name)
     shutil.copyfile(loaders / source, root / "EFI/systemd" / source)
     shutil.copyfile(uki, root / "EFI/Linux" / slot_name(version))
-    (root / "loader/loader.conf").write_text(LOADER_CONF, encoding="ascii")
+    (root / "loader/loader.conf").write_text(LOADER_CONF + (ENROL_CONF if keys else ""), encoding="ascii")
+    for key in keys:
+        (root / "loader/keys/auto").mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(key, root / "loader/keys/auto" / key.name)
     for path in root.rglob("*"):
         os.utime(path, (int(EPOCH), int(EPOCH)))
     environment = ["env", f"SOURCE_DATE_EPOCH={EPOCH}", f"E2FSPROGS_FAKE_TIME={EPOCH}", "TZ=UTC", "MTOOLS_SKIP_CHECK=1",

@@ -36,9 +36,10 @@ class MachineError(Exception):
 
 
 class Guest:
-    def __init__(self, name, folder, build, flavour="dev", kvm=False, data=64 * MIB, more=(), image=None, reboots=False):
+    def __init__(self, name, folder, build, flavour="dev", kvm=False, data=64 * MIB, more=(), image=None, reboots=False, secure=False):
         self.folder, self.bin = pathlib.Path(folder), pathlib.Path(build) / "bin"
-        self.machine = qemu.Machine(Board(name), flavour, folder, image=image, kvm=kvm, data=data, more=more, reboots=reboots)
+        self.machine = qemu.Machine(Board(name), flavour, folder, image=image, kvm=kvm, data=data, more=more, reboots=reboots,
+                                    secure=secure)
         self.process, self.keys, self.text = None, {}, ""
 
     # ---- power ----
