@@ -300,7 +300,6 @@ static int run(struct supervisor *s)
 
 	if (r == 0)
 		r = watch_signals(s);
-	s->agent.started_wall_ns = wall_now();
 	if (r == 0)
 		r = start(s);
 	if (r == 0) {
@@ -374,6 +373,7 @@ int main(int argc, char **argv)
 	struct options o = { .config = "/etc/fallgate/fallgate.conf" };
 	int r;
 
+	supervisor.agent.started_wall_ns = wall_now();
 	log_open("fallgated", LOG_LEVEL_INFO);
 	if (sandbox_harden() != 0)
 		fatal("this kernel cannot take away privileges (no_new_privs, dumpable, core limit)");

@@ -30,7 +30,7 @@ endfunction()
 
 target_compile_options(fallgate_flags INTERFACE
 	-Wall -Wextra -Wconversion -Wvla -Wswitch-enum -Wmissing-prototypes -Wstrict-prototypes -Wshadow -Wformat=2 -Wundef
-	-fstack-protector-strong -fno-strict-aliasing
+	-fstack-protector-strong -fno-strict-aliasing -ffunction-sections -fdata-sections
 	# gcc leaves rows of tables alone whose last fields are zero; clang would not
 	$<$<C_COMPILER_ID:Clang>:-Wno-missing-field-initializers>)
 # clang before 16 takes the first only together with the second
@@ -50,7 +50,7 @@ else()
 endif()
 fallgate_flag(-fcf-protection=full -mbranch-protection=standard)
 
-add_link_options(-Wl,-z,relro,-z,now,-z,noexecstack)
+add_link_options(-Wl,-z,relro,-z,now,-z,noexecstack -Wl,--gc-sections)
 set(CMAKE_POSITION_INDEPENDENT_CODE ON)
 include(CheckPIESupported)
 check_pie_supported(LANGUAGES C)
