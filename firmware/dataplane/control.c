@@ -71,6 +71,8 @@ struct control {
 	struct turnstile turnstile;
 	uint64_t hold_until_ns; /* CLOCK_BOOTTIME: for how long requests wait without a key */
 	bool served, hold_over_told;
+	int (*prepare)(void *context); /* NULL: the export needs nothing */
+	void *prepare_context;
 	atomic_uint clients, stuck_clients;
 	_Atomic uint64_t refused_ms; /* when a client was turned away last */
 	atomic_bool closing;
@@ -215,11 +217,12 @@ static unsigned live_clients(const struct control *c)
 	return atomic_load(&c->clients) - atomic_load(&c->stuck_clients);
 }
 
+/* And for requests that clients have no part in, as the kernel's. Who leaves the volume has wiped what it held, or is about to. */
 static void wait_for_clients_gone(struct control *c)
 {
 	const struct timespec step = { .tv_nsec = 1000000 };
 
-	for (int ms = 0; ms < CLIENTS_GONE_MS && live_clients(c) > 0; ms++)
+	for (int ms = 0; ms < CLIENTS_GONE_MS && (live_clients(c) > 0 || !turnstile_empty(&c->turnstile)); ms++)
 		nanosleep(&step, NULL);
 }
 
@@ -395,6 +398,8 @@ static int attach_backing(struct control *c, int fd, char *text, size_t text_siz
 	if (r == 0 && (r = new_ring(c)) != 0)
 		refuse(text, text_size, r, "memory for keys: %s; raise the locked-memory limit (LimitMEMLOCK), or check `kernel`",
 		       error_text(r));
+	if (r == 0 && c->prepare != NULL && (r = c->prepare(c->prepare_context)) != 0)
+		refuse(text, text_size, r, "the block device: %s", error_text(r));
 	if (r != 0) {
 		c->dev->ops->close(c->dev); /* gives the lock on the backing store back */
 		c->dev = NULL;
@@ -820,6 +825,12 @@ int control_create(struct control **out, int fd)
 failed: /* the process ends: its descriptors with it */
 	free(c);
 	return ERR_IO;
+}
+
+void control_on_attach(struct control *c, int (*prepare)(void *context), void *context)
+{
+	c->prepare = prepare;
+	c->prepare_context = context;
 }
 
 int control_start(struct control *c)

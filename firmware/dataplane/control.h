@@ -22,6 +22,10 @@ bool control_fd_good(int fd);
 /* Makes what the thread needs, takes fd over and says hello. 0, ERR_NOMEM, ERR_IO. Before the sandbox. */
 int control_create(struct control **out, int fd);
 
+/* When a volume was attached and its header found good, before the supervisor hears of it: `prepare` makes the export; its error
+ * refuses the attachment. On the control thread. Before control_start. */
+void control_on_attach(struct control *c, int (*prepare)(void *context), void *context);
+
 /* Starts the thread. 0 or ERR_NOMEM. In the sandbox. */
 int control_start(struct control *c);
 

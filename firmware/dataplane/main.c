@@ -1,4 +1,5 @@
-/* fallgate-dataplane: the front door of the one-shots. The serving dataplane is nbdkit with fallgate-nbd.so (nbd_plugin.c). */
+/* fallgate-dataplane: the front door of the one-shots, and of the server of a block device in the kernel (serve.c). The server of a
+ * volume over NBD is nbdkit with fallgate-nbd.so (nbd_plugin.c). */
 #include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -11,14 +12,16 @@
 #include "create.h"
 #include "hal/sandbox.h"
 #include "offline.h"
+#include "serve.h"
 
 enum { CHANNEL_FD = 3 };
 
-static const char help[] = "usage: fallgate-dataplane create | offline\n"
+static const char help[] = "usage: fallgate-dataplane create | offline | serve name=NAME device=N queues=Q depth=D hold=yes|no\n"
 			   "       fallgate-dataplane --help | --version\n"
 			   "\n"
-			   "Makes one volume, or does one job on a volume that nobody serves, by order of the Fallgate agent, which starts it\n"
-			   "with its channel as descriptor 3. To create a volume, use `fallgate create`; for jobs, `fallgate volume`.\n";
+			   "Makes one volume, does one job on a volume that nobody serves, or serves one as the block device /dev/ublkbN, by\n"
+			   "order of the Fallgate agent, which starts it with its channel as descriptor 3. To create a volume, use\n"
+			   "`fallgate create`; for jobs, `fallgate volume`; to serve it, `fallgate attach`.\n";
 
 static void block_signals(void)
 {
@@ -30,7 +33,7 @@ static void block_signals(void)
 
 int main(int argc, char **argv)
 {
-	bool create, offline;
+	bool create, offline, serve;
 
 	log_open("fallgate-dataplane", LOG_LEVEL_INFO);
 	if (sandbox_harden() != 0)
@@ -41,14 +44,17 @@ int main(int argc, char **argv)
 		return fputs(help, stdout) >= 0 ? 0 : 1;
 	create = argc == 2 && strcmp(argv[1], "create") == 0;
 	offline = argc == 2 && strcmp(argv[1], "offline") == 0;
-	if (!create && !offline) {
+	serve = argc > 2 && strcmp(argv[1], "serve") == 0;
+	if (!create && !offline && !serve) {
 		fputs(help, stderr);
 		return error_exit_code(ERR_USAGE);
 	}
 	if (!control_fd_good(CHANNEL_FD)) {
-		log_error("started outside the agent; use `fallgate %s`", create ? "create" : "volume");
+		log_error("started outside the agent; use `fallgate %s`", create ? "create" : serve ? "attach" : "volume");
 		return error_exit_code(ERR_USAGE);
 	}
 	block_signals();
+	if (serve)
+		return serve_run(CHANNEL_FD, argc - 2, argv + 2);
 	return create ? create_run(CHANNEL_FD) : offline_run(CHANNEL_FD);
 }

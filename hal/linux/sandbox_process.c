@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <grp.h>
 #include <linux/capability.h>
+#include <stdint.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -55,6 +56,20 @@ static bool no_capabilities(void)
 		if ((data[i].effective | data[i].permitted) != 0)
 			return false;
 	return true;
+}
+
+int sandbox_keep_broker_rights(void)
+{
+	const uint64_t mask = UINT64_C(1) << CAP_SYS_ADMIN | UINT64_C(1) << CAP_CHOWN;
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = { 0 };
+
+	for (int i = 0; i < _LINUX_CAPABILITY_U32S_3; i++)
+		data[i].effective = data[i].permitted = (uint32_t)(mask >> (32 * i));
+	if (syscall(SYS_capset, &header, data) == 0)
+		return 0;
+	log_error("sandbox: the rights over block devices are not there (%s): start the agent as root", strerror(errno));
+	return ERR_DENIED;
 }
 
 static bool way_back_is_shut(void)

@@ -11,7 +11,8 @@ from conftest import BUILD, ROOT
 from lab import UIDS
 
 PROGRAMS = {"sbin/fallgated", "bin/fallgate", "bin/fallgate-custodian"} | {
-    f"libexec/fallgate/{name}" for name in ("fallgate-hsm", "fallgate-mgmt", "fallgate-dataplane", "fallgate-hooks", "fallgate-nbd.so")}
+    f"libexec/fallgate/{name}" for name in ("fallgate-hsm", "fallgate-mgmt", "fallgate-dataplane", "fallgate-hooks", "fallgate-nbd.so",
+                                             "fallgate-ublk")}
 PAGES = {"fallgate.1", "fallgate-volume.1", "fallgate-custodian.1", "fallgate.conf.5", "fallgated.8", "fallgate-hsm.8", "fallgate-mgmt.8"}
 DOCUMENTS = {"README.md", "CHANGELOG.md", "SECURITY.md", "LICENSE", "THREATS.md", "MANAGEMENT.md", "PROTOCOL.md", "STATES.md", "SPEC.md",
              "DESIGN.md", "example/fallgate.conf", "example/volumes.d/data.conf"}

@@ -22,6 +22,10 @@ int sandbox_harden(void);
 /* Installs the filter for all threads (TSYNC). 0, or ERR_UNSUPPORTED, which callers treat as fatal. */
 int sandbox_enter(enum sandbox_profile profile);
 
+/* Keeps what the broker of block devices needs (CAP_SYS_ADMIN, CAP_CHOWN) and gives up every other capability for good. 0, or
+ * ERR_DENIED: they are not there. */
+int sandbox_keep_broker_rights(void);
+
 /* Drops to uid and gid, no supplementary groups, irrevocably, checked. 0 or ERR_DENIED. */
 int sandbox_drop_to(uid_t uid, gid_t gid);
 
