@@ -36,10 +36,15 @@ class MachineError(Exception):
 
 
 class Guest:
-    def __init__(self, name, folder, build, flavour="dev", kvm=False, data=64 * MIB, more=(), image=None, reboots=False, secure=False):
-        self.folder, self.bin = pathlib.Path(folder), pathlib.Path(build) / "bin"
+    def __init__(self, name, folder, build, flavour="dev", kvm=False, data=64 * MIB, more=(), image=None, reboots=False, secure=False,
+                 hsm=None, agent_state=None):
+        """hsm: an OutsideHsm that the guest reaches over its network; agent_state: records made beforehand, with their credentials."""
+        self.hsm, self.folder, self.bin = hsm, pathlib.Path(folder), pathlib.Path(build) / "bin"
+        state_files = {"etc": hsm.etc} if hsm else {}
+        if agent_state:
+            state_files["agent"] = agent_state
         self.machine = qemu.Machine(Board(name), flavour, folder, image=image, kvm=kvm, data=data, more=more, reboots=reboots,
-                                    secure=secure)
+                                    secure=secure, hsm=hsm and hsm.socket, state_files=state_files)
         self.process, self.keys, self.text = None, {}, ""
 
     # ---- power ----
@@ -60,11 +65,11 @@ class Guest:
                 file.flush()
                 self.text += data.decode(errors="replace")
 
-    def wait_for(self, pattern, timeout=180):
-        """A match in what the console has said since this boot."""
+    def wait_for(self, pattern, timeout=180, mark=0):
+        """A match in what the console has said since this boot, or since `mark`, a length of its text."""
         end = time.monotonic() + timeout
         while True:
-            if match := re.search(pattern, self.text):
+            if match := re.search(pattern, self.text[mark:]):
                 return match
             if self.process.poll() is not None or time.monotonic() > end:
                 raise MachineError(f"the console never said '{pattern}'; its end:\n{self.text[-3000:]}")
@@ -119,10 +124,10 @@ class Guest:
 
     # ---- the agent ----
 
-    def enrolled(self):
-        """Takes the credentials that the development flavour prints."""
+    def enrolled(self, keys=None):
+        """Takes the credentials that the development flavour prints, or those that were made beforehand."""
         for role in ("officer", "operator", "auditor"):
-            key = self.wait_for(rf"credentials {role} ([0-9a-f]{{64}})")[1]
+            key = keys[role] if keys else self.wait_for(rf"credentials {role} ([0-9a-f]{{64}})")[1]
             path = self.folder / f"{role}.credentials"
             path.write_text(f"[agent]\naddress = 127.0.0.1:{self.machine.coap}\nidentity = {role}\nkey = {key}\n")
             path.chmod(0o600)
@@ -134,6 +139,14 @@ class Guest:
         if check and done.returncode != 0:
             raise MachineError(f"fallgate {' '.join(argv)}: {done.returncode} {done.stderr}")
         return done
+
+    def wait_answer(self, timeout=120):
+        """Until the agent answers at all."""
+        end = time.monotonic() + timeout
+        while self.cli("status", check=False).returncode != 0:
+            if self.process.poll() is not None or time.monotonic() > end:
+                raise MachineError(f"the agent never answered:\n{self.text[-3000:]}")
+            time.sleep(0.3)
 
     def status(self):
         return json.loads(self.cli("status", "data").stdout)
@@ -158,7 +171,9 @@ class Guest:
     # ---- what the customer's HSM knows ----
 
     def token_files(self):
-        """SoftHSM's files and the PIN, read from the state partition as it is."""
+        """SoftHSM's files and the PIN, read from the state partition as it is, or the HSM's own that is outside."""
+        if self.hsm:
+            return self.hsm.folder
         out = self.folder / "hsm"
         if not out.exists():
             out.mkdir()
