@@ -13,7 +13,7 @@ import time
 
 SOFTHSM = "/usr/lib/softhsm/libsofthsm2.so"
 # Numbers, not names: the laboratory adds no user to the machine. Only used as root.
-UIDS = {"hsm": 64771, "dataplane": 64772, "mgmt": 64773}
+UIDS = {"hsm": 64771, "dataplane": 64772, "mgmt": 64773, "tpm": 64774}
 
 
 class LabError(Exception):

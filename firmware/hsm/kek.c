@@ -146,7 +146,7 @@ static bool login(struct kek *k, struct report *r)
 	}
 	if (!counters_allow(k, r))
 		return false;
-	e = pin_read(&pin, k->pin_fd);
+	e = (k->how.pin_in_page ? pin_read_page(&pin, k->pin_fd) : pin_read(&pin, k->pin_fd));
 	if (e != 0) {
 		say_no_pin(k, e, r);
 		return false;

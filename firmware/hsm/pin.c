@@ -43,20 +43,45 @@ static int cut_line(struct pin *p, size_t got)
 	return 0;
 }
 
-int pin_read(struct pin *out, int fd)
+static int take_page(struct pin *out)
 {
-	ssize_t got;
 	void *page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	int r;
 
 	memset(out, 0, sizeof *out);
 	if (page == MAP_FAILED)
 		return ERR_NOMEM;
 	out->bytes = page;
-	if (mlock(page, PAGE) != 0 || madvise(page, PAGE, MADV_DONTDUMP) != 0 || madvise(page, PAGE, MADV_DONTFORK) != 0) {
-		pin_wipe(out);
-		return ERR_NOMEM;
+	if (mlock(page, PAGE) == 0 && madvise(page, PAGE, MADV_DONTDUMP) == 0 && madvise(page, PAGE, MADV_DONTFORK) == 0)
+		return 0;
+	pin_wipe(out);
+	return ERR_NOMEM;
+}
+
+int pin_read_page(struct pin *out, int fd)
+{
+	struct secret_memory from;
+	int r = take_page(out);
+
+	if (r != 0)
+		return r;
+	r = secret_page_attach(&from, fd);
+	if (r == 0) {
+		memcpy(out->bytes, from.base, PIN_MAX + 2);
+		secret_page_detach(&from); /* the next login reads it again */
+		r = cut_line(out, PIN_MAX + 2);
 	}
+	if (r != 0)
+		pin_wipe(out);
+	return r;
+}
+
+int pin_read(struct pin *out, int fd)
+{
+	ssize_t got;
+	int r = take_page(out);
+
+	if (r != 0)
+		return r;
 	got = read_start(fd, out->bytes, PIN_MAX + 2);
 	r = got < 0 ? ERR_IO : cut_line(out, (size_t)got);
 	if (r != 0)

@@ -16,6 +16,9 @@ struct pin {
  * (empty, too long, or holds a NUL). */
 int pin_read(struct pin *out, int fd);
 
+/* The same from a transfer page. */
+int pin_read_page(struct pin *out, int fd);
+
 /* Wipes. Safe on a zeroed struct. */
 void pin_wipe(struct pin *p);
 

@@ -44,7 +44,7 @@ static const struct field hello_fields[] = { TEXT(msg_hello, version) };
 
 static const struct field hsm_open_fields[] = {
 	TEXT(msg_hsm_open, module), TEXT(msg_hsm_open, init_args), TEXT(msg_hsm_open, uri), BOOL(msg_hsm_open, login_allowed),
-	BOOL(msg_hsm_open, pin_renewed),
+	BOOL(msg_hsm_open, pin_in_page), BOOL(msg_hsm_open, pin_renewed),
 };
 static const struct field hsm_opened_fields[] = {
 	VERDICT(msg_hsm_opened, verdict), BYTE(msg_hsm_opened, type, 0, KEK_RSA_OAEP),
@@ -146,6 +146,14 @@ static const struct field ub_remove_fields[] = { NAME(msg_ub_remove, name) };
 static const struct field ub_gone_fields[] = {
 	NAME(msg_ub_gone, name), BYTE(msg_ub_gone, reason, UB_REMOVED, UB_REASON_COUNT - 1), TEXT(msg_ub_gone, text),
 };
+static const struct field tp_request_fields[] = {
+	BYTE(msg_tp_request, verb, TP_LOOK, TP_VERB_COUNT - 1), NAME_OR_EMPTY(msg_tp_request, kek), BYTES_OF(msg_tp_request, sealed_size, sealed),
+};
+static const struct field tp_reply_fields[] = {
+	ERROR(msg_tp_reply, error), TEXT(msg_tp_reply, kind), TEXT(msg_tp_reply, bank), BYTES_OF(msg_tp_reply, sealed_size, sealed),
+	TEXT(msg_tp_reply, text),
+};
+static const struct field con_seal_pin_fields[] = { NAME(msg_con_seal_pin, kek) };
 static const struct field con_request_fields[] = {
 	BYTE(msg_con_request, verb, CON_ENROLL, CON_REMOVE), BYTE(msg_con_request, role, 0, USER_OFFICER),
 	TEXT(msg_con_request, identity), NAME_OR_EMPTY(msg_con_request, volume),
@@ -220,6 +228,9 @@ static const struct full_row message_rows[MSG_TYPE_COUNT] = {
 	[MSG_UB_READY]      = { ROW("UB_READY", msg_ub_ready, 0, 0, ROLE_UBLK, ROLE_SUPERVISOR), FIELDS(ub_ready_fields) },
 	[MSG_UB_STARTED]    = { ROW("UB_STARTED", msg_ub_started, 0, 0, ROLE_UBLK, ROLE_SUPERVISOR), FIELDS(ub_started_fields) },
 	[MSG_UB_GONE]       = { ROW("UB_GONE", msg_ub_gone, 0, 0, ROLE_UBLK, ROLE_SUPERVISOR), FIELDS(ub_gone_fields) },
+	[MSG_TP_REQUEST]    = { ROW("TP_REQUEST", msg_tp_request, 0, 1, ROLE_SUPERVISOR, ROLE_TPM), FIELDS(tp_request_fields) },
+	[MSG_TP_REPLY]      = { ROW("TP_REPLY", msg_tp_reply, 0, 1, ROLE_TPM, ROLE_SUPERVISOR), FIELDS(tp_reply_fields) },
+	[MSG_CON_SEAL_PIN]  = { ROW("CON_SEAL_PIN", msg_con_seal_pin, 1, 1, ROLE_CONSOLE, ROLE_SUPERVISOR), FIELDS(con_seal_pin_fields) },
 	[MSG_CON_REPLY]     = { ROW("CON_REPLY", msg_con_reply, 0, 0, ROLE_SUPERVISOR, ROLE_CONSOLE), FIELDS(con_reply_fields) },
 	[MSG_CON_JOB]       = { ROW("CON_JOB", msg_con_job, 1, 4, ROLE_CONSOLE, ROLE_SUPERVISOR), FIELDS(con_job_fields) },
 	[MSG_CON_JOB_DONE]  = { ROW("CON_JOB_DONE", msg_con_job_done, 0, 0, ROLE_SUPERVISOR, ROLE_CONSOLE), FIELDS(con_job_done_fields) },

@@ -20,13 +20,14 @@ enum {
 	CHALLENGE_BYTES = 32,
 	PSK_BYTES = 32,
 	FINGERPRINT_BYTES = 32,
+	SEALED_MAX_BYTES = 640, /* what a TPM sealed; a test compares it with TPM_SEALED_MAX */
 };
 
 /* How many values the enums of other rooms have that travel here as bytes: ipc knows no other room, so the test compares them
  * with GATE_STATE_COUNT, CAUSE_COUNT and enum secret_memory_kind. */
 enum { MESSAGE_GATE_STATES = 11, MESSAGE_GATE_CAUSES = 19, MESSAGE_MEMORY_KINDS = 3 };
 
-enum process_role { ROLE_SUPERVISOR, ROLE_HSM, ROLE_DATAPLANE, ROLE_MGMT, ROLE_CONSOLE, ROLE_HOOKS, ROLE_UBLK, ROLE_COUNT };
+enum process_role { ROLE_SUPERVISOR, ROLE_HSM, ROLE_DATAPLANE, ROLE_MGMT, ROLE_CONSOLE, ROLE_HOOKS, ROLE_UBLK, ROLE_TPM, ROLE_COUNT };
 
 enum message_type {
 	MSG_NONE,
@@ -97,6 +98,13 @@ enum message_type {
 	MSG_UB_STARTED, /* answers MSG_UB_GO */
 	MSG_UB_GONE,    /* the device is gone, by order or by itself */
 
+	/* supervisor -> tpm: one question a process; + the PIN to seal (0 or 1) */
+	MSG_TP_REQUEST,
+	/* tpm -> supervisor: + the page with the PIN that was unsealed (0 or 1) */
+	MSG_TP_REPLY,
+	/* local console -> supervisor: + the PIN to seal (1); answered by MSG_CON_REPLY */
+	MSG_CON_SEAL_PIN,
+
 	MSG_TYPE_COUNT
 };
 
@@ -132,6 +140,7 @@ struct msg_hsm_open {
 	char init_args[URI_MAX_BYTES]; /* pReserved string, empty = NULL */
 	char uri[URI_MAX_BYTES];       /* RFC 7512, token and object; no pin-value, pin-source already opened (the fd) */
 	bool login_allowed;            /* false: a PIN that was refused before is not tried: answer ACCESS_REVOKED */
+	bool pin_in_page;              /* the fd is a transfer page that a TPM's process filled, not a file */
 	bool pin_renewed;              /* a new PIN was given since one was refused: one login though the token reports
 					* COUNT_LOW, which nothing else would clear; never on FINAL_TRY */
 };
@@ -530,6 +539,32 @@ struct msg_ub_gone {
 	char text[TEXT_MAX_BYTES];
 };
 
+/* ---- tpm ---- */
+
+enum tp_verb { TP_LOOK = 1, TP_SEAL, TP_UNSEAL, TP_VERB_COUNT };
+
+struct msg_tp_request {
+	uint8_t verb;              /* enum tp_verb */
+	char kek[NAME_MAX_BYTES];  /* whose PIN it is */
+	uint32_t pcrs;             /* look, seal: a bit each */
+	uint16_t sealed_size;      /* unseal */
+	uint8_t sealed[SEALED_MAX_BYTES];
+};
+
+struct msg_tp_reply {
+	int32_t error;
+	char kind[24];        /* look: manufacturer and version */
+	char bank[8];         /* look: "sha256" */
+	uint32_t zero;        /* look: PCRs that nobody has extended */
+	uint16_t sealed_size; /* seal */
+	uint8_t sealed[SEALED_MAX_BYTES];
+	char text[TEXT_MAX_BYTES];
+};
+
+struct msg_con_seal_pin {
+	char kek[NAME_MAX_BYTES];
+};
+
 /* ---- the envelope ---- */
 
 struct message {
@@ -576,6 +611,9 @@ struct message {
 		struct msg_ub_hold ub_hold;
 		struct msg_ub_remove ub_remove;
 		struct msg_ub_gone ub_gone;
+		struct msg_tp_request tp_request;
+		struct msg_tp_reply tp_reply;
+		struct msg_con_seal_pin con_seal_pin;
 		struct msg_con_job con_job;
 		struct msg_con_job_done con_job_done;
 	} body;

@@ -15,6 +15,7 @@ struct credentials;
 struct kek;
 struct management;
 struct tamper_line;
+struct tpm_state;
 struct volume;
 struct wallclock;
 
@@ -32,6 +33,7 @@ struct agent {
 	struct management *management;
 	struct console *console;
 	struct tamper_line *tamper;
+	struct tpm_state *tpm; /* NULL: nothing was asked of it yet */
 	struct alerts *alerts;
 	uint64_t sequence; /* of alerts and of orders to lock, one count for both: which came first */
 	struct wallclock *wallclock;

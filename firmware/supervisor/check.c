@@ -12,8 +12,9 @@
 #include "challenge.h"
 #include "kek.h"
 #include "session.h"
+#include "tpm.h"
 
-enum { AGAIN_MS = 100, AGAIN_MAX = 50 };
+enum { AGAIN_MS = 100, AGAIN_MAX = 70 };
 
 struct probe {
 	struct agent *agent;
@@ -169,6 +170,7 @@ int check_run(struct agent *a, int config_error)
 		if (worst == 0 || r == ERR_REFUSED)
 			worst = r;
 	}
+	tpm_stop(a);
 	records_close(&a->records);
 	return worst;
 }

@@ -101,7 +101,7 @@ _Noreturn static void become(const struct child_plan *plan, int null_fd, int cha
 	if (plan->user.set && sandbox_drop_to(plan->user.uid, plan->user.gid) != 0)
 		_exit(126);
 	/* One that hangs must not outlive the supervisor and keep its address or its token. A dataplane must: it drains. */
-	if (plan->peer == PEER_MGMT || plan->peer == PEER_HSM)
+	if (plan->peer == PEER_MGMT || plan->peer == PEER_HSM || plan->peer == PEER_TPM)
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 	environment[n++] = "PATH=/usr/sbin:/usr/bin:/sbin:/bin";
 	environment[n++] = "LD_BIND_NOW=1";
@@ -248,6 +248,7 @@ static int watch_child(struct child *c, int channel_fd)
 		     c->peer == PEER_HSM    ? ROLE_HSM
 		     : c->peer == PEER_MGMT ? ROLE_MGMT
 		     : c->peer == PEER_HOOKS ? ROLE_HOOKS
+		     : c->peer == PEER_TPM   ? ROLE_TPM
 					    : ROLE_DATAPLANE);
 	c->alive = true;
 	c->pid_watch.fd = c->channel_watch.fd = -1;

@@ -268,6 +268,33 @@ static bool a_user_mgmt(struct reader *r, const char *key, const char *v)
 	return take_user(r, key, v, &r->config->user_mgmt);
 }
 
+static bool a_user_tpm(struct reader *r, const char *key, const char *v)
+{
+	return take_user(r, key, v, &r->config->user_tpm);
+}
+
+static bool a_tpm(struct reader *r, const char *key, const char *v)
+{
+	if (v[0] != '/' && strncmp(v, "swtpm:", 6) != 0)
+		return wrong(r, "%s = %.200s is not a device's path; write e.g. /dev/tpmrm0", key, v);
+	return take_text(r, key, v, r->config->tpm, sizeof r->config->tpm);
+}
+
+/* PCR 16 and 23 are anybody's to reset: what is sealed to them is sealed to nothing. */
+static bool a_tpm_pcrs(struct reader *r, const char *key, const char *v)
+{
+	uint32_t pcrs = 0;
+	uint64_t n = 0;
+
+	for (const char *at = v, *rest = ","; rest[0] == ','; at = rest + 1) {
+		if (!parse_number(at, &n, &rest) || n > 22 || n == 16 || (rest[0] != ',' && rest[0] != '\0'))
+			return wrong(r, "%s = %.100s is not a list of PCRs from 0 to 15 and 17 to 22; write e.g. 4,7,11,12", key, v);
+		pcrs |= 1u << n;
+	}
+	r->config->tpm_pcrs = pcrs;
+	return true;
+}
+
 /* ---- [kek NAME] ---- */
 
 static bool k_module(struct reader *r, const char *key, const char *v)
@@ -373,12 +400,16 @@ static bool k_uri(struct reader *r, const char *key, const char *v)
 				     "own line",
 				     key, q);
 		q += sizeof source - 1;
+		if (strcmp(q, "tpm:") == 0 && path[0] == '\0' && !r->kek->pin_sealed) {
+			r->kek->pin_sealed = true;
+			continue;
+		}
 		if (strncmp(q, "file:", 5) == 0)
 			q += 5;
 		if (strncmp(q, "//", 2) == 0)
 			q += 2;
-		if (path[0] != '\0' || !percent_decode(q, strlen(q), path, sizeof path) || path[0] != '/')
-			return wrong(r, "%s: pin-source is not one file:/absolute/path; write it so", key);
+		if (path[0] != '\0' || r->kek->pin_sealed || !percent_decode(q, strlen(q), path, sizeof path) || path[0] != '/')
+			return wrong(r, "%s: pin-source is not one file:/absolute/path nor tpm:; write one of these", key);
 	}
 	strcpy(r->kek->uri, copy);
 	strcpy(r->kek->pin_path, path);
@@ -682,6 +713,9 @@ static const struct key_row agent_keys[] = {
 	{ "user_hsm",       a_user_hsm,       false, false },
 	{ "user_dataplane", a_user_dataplane, false, false },
 	{ "user_mgmt",      a_user_mgmt,      false, false },
+	{ "user_tpm",       a_user_tpm,       false, false },
+	{ "tpm",            a_tpm,            false, false },
+	{ "tpm_pcrs",       a_tpm_pcrs,       false, false },
 	{ NULL, NULL, false, false },
 };
 
@@ -977,9 +1011,22 @@ static void set_defaults(struct config *c, const char *path, const char *libexec
 	strcpy(c->nbdkit, FALLGATE_NBDKIT);
 	strcpy(c->coap_address, "127.0.0.1");
 	c->coap_port = 5684;
+	c->tpm_pcrs = 1u << 4 | 1u << 7 | 1u << 11 | 1u << 12;
 	c->alert_limit_ns = 10 * SECOND;
 	if (libexec_dir != NULL)
 		snprintf(c->libexec_dir, sizeof c->libexec_dir, "%s", libexec_dir);
+}
+
+static void check_tpm(const struct config *c, struct config_errors *errors)
+{
+	char program[PATH_MAX_BYTES + 32];
+
+	snprintf(program, sizeof program, "%s/fallgate-tpm", c->libexec_dir);
+	if (c->tpm[0] != '\0' && access(program, X_OK) != 0)
+		add_error(errors, "%.200s: tpm: there is no %.200s: this build is without HAL_TPM; leave the line out", c->path, program);
+	for (unsigned i = 0; i < c->kek_count; i++)
+		if (c->keks[i].pin_sealed && c->tpm[0] == '\0')
+			add_error(errors, "%.200s: pin-source=tpm: and [agent] names no TPM; add tpm = /dev/tpmrm0 there", c->keks[i].where);
 }
 
 int config_load(struct config *c, const char *path, const char *libexec_dir, struct config_errors *errors)
@@ -995,6 +1042,7 @@ int config_load(struct config *c, const char *path, const char *libexec_dir, str
 		add_error(errors, "--libexec %.200s is not an absolute path; begin it with /", c->libexec_dir);
 	if (c->alert_program[0] != '\0' && !c->alert_user.set && geteuid() == 0)
 		add_error(errors, "%.200s: [alerts] has a program and no user; name one that it is run as", path);
+	check_tpm(c, errors);
 	read_volumes(c, errors);
 	return errors->count == 0 ? 0 : ERR_CONFIG;
 }

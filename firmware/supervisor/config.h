@@ -29,7 +29,8 @@ struct kek_config {
 	char where[PATH_MAX_BYTES]; /* file:line of its section */
 	char module[PATH_MAX_BYTES];
 	char uri[URI_MAX_BYTES];       /* without pin-source */
-	char pin_path[PATH_MAX_BYTES]; /* empty: no PIN */
+	char pin_path[PATH_MAX_BYTES]; /* empty: no PIN, or a sealed one */
+	bool pin_sealed;               /* pin-source=tpm: */
 	char init_args[URI_MAX_BYTES];
 	char environment[CONFIG_ENV_MAX][CONFIG_ENV_BYTES];
 	unsigned environment_count;
@@ -82,7 +83,9 @@ struct config {
 	struct config_user alert_user;
 	uint64_t alert_limit_ns;
 	char tamper[PATH_MAX_BYTES]; /* the tamper line; empty: none */
-	struct config_user user_hsm, user_dataplane, user_mgmt;
+	char tpm[PATH_MAX_BYTES];    /* where; empty: none */
+	uint32_t tpm_pcrs;           /* a bit each */
+	struct config_user user_hsm, user_dataplane, user_mgmt, user_tpm;
 	struct kek_config keks[CONFIG_KEKS_MAX];
 	unsigned kek_count;
 	struct volume_config volumes[CONFIG_VOLUMES_MAX];

@@ -21,6 +21,7 @@
 #include "kek.h"
 #include "manage.h"
 #include "permit.h"
+#include "tpm.h"
 #include "volume.h"
 
 enum { CONNECTIONS_MAX = JOBS_MAX + 8 };
@@ -29,7 +30,7 @@ struct connection {
 	struct console *console;
 	struct channel channel;
 	struct watch watch;
-	enum stage stage; /* TALKING or JOB */
+	enum stage stage; /* TALKING, JOB, or ASKED: its PIN is being sealed */
 	char identity[IDENTITY_MAX_BYTES];
 };
 
@@ -39,12 +40,20 @@ struct console {
 	char path[sizeof((struct sockaddr_un *)0)->sun_path];
 	struct watch watch;
 	struct connection connections[CONNECTIONS_MAX];
+	struct {
+		struct tpm_ask *ask; /* NULL: no PIN is being sealed */
+		struct connection *client; /* NULL: gone */
+		struct kek *kek;
+		uint64_t nonce;
+	} sealing;
 };
 
 static void hang_up(struct connection *c)
 {
 	manage_forget(c->console->agent, c);
 	job_client_gone(c->console->agent, c, false);
+	if (c->console->sealing.client == c)
+		c->console->sealing.client = NULL;
 	loop_unwatch(&c->console->agent->loop, &c->watch);
 	channel_close(&c->channel);
 	c->channel.fd = -1;
@@ -142,6 +151,76 @@ static void status(struct connection *c, const struct message *q)
 	reply(c, &m, q->nonce, 0, text);
 }
 
+/* The client that waits for it may be gone by then. */
+static void sealed(void *context, const struct msg_tp_reply *r, int *page_fd)
+{
+	struct console *console = context;
+	struct connection *c = console->sealing.client;
+	struct kek *k = console->sealing.kek;
+	struct sealed_record record = { .size = r->sealed_size };
+	char text[TEXT_MAX_BYTES];
+	struct message m;
+	int e = r->error;
+
+	(void)page_fd;
+	console->sealing.ask = NULL;
+	snprintf(text, sizeof text, "not sealed: %.200s", r->text);
+	if (e == 0) {
+		memcpy(record.blob, r->sealed, sizeof record.blob);
+		e = kek_pin_sealed(k, &record);
+		snprintf(text, sizeof text, "%s",
+			 e == 0 ? "sealed to this boot state; a PIN file of this KEK can be removed now"
+				: "not sealed: the record could not be written; make room in the state directory");
+	}
+	if (e == 0) {
+		log_notice("KEK %s: a PIN was sealed to the boot state", kek_config(k)->name);
+		audit(console->agent, "pin-sealed", c != NULL ? c->identity : "console", kek_config(k)->name);
+	}
+	if (c == NULL)
+		return;
+	c->stage = STAGE_TALKING;
+	message_init(&m, MSG_CON_REPLY, console->sealing.nonce);
+	reply(c, &m, console->sealing.nonce, e, text);
+}
+
+static const char *cannot_seal(const struct console *console, const struct kek *k)
+{
+	if (k == NULL)
+		return "there is no such [kek NAME] in the configuration";
+	if (console->agent->config.tpm[0] == '\0')
+		return "the configuration names no TPM: tpm = /dev/tpmrm0 in [agent]";
+	if (!kek_seals_pin(k))
+		return "this KEK takes its PIN from elsewhere: write pin-source=tpm: into its uri first, and start the agent anew";
+	if (console->sealing.ask != NULL)
+		return "another PIN is being sealed; try again in a moment";
+	return NULL;
+}
+
+static void seal_pin(struct connection *c, const struct message *q, int fd)
+{
+	struct console *console = c->console;
+	struct agent *a = console->agent;
+	struct msg_tp_request request = { .verb = TP_SEAL, .pcrs = a->config.tpm_pcrs };
+	struct kek *k = kek_find(a, q->body.con_seal_pin.kek);
+	const char *why = cannot_seal(console, k);
+	struct message m;
+
+	if (why == NULL) {
+		strcpy(request.kek, q->body.con_seal_pin.kek);
+		console->sealing.client = c;
+		console->sealing.kek = k;
+		console->sealing.nonce = q->nonce;
+		if (tpm_ask(&console->sealing.ask, a, &request, fd, sealed, console) == 0) {
+			c->stage = STAGE_ASKED; /* it says nothing meanwhile */
+			return;
+		}
+		console->sealing.ask = NULL;
+		why = "fallgate-tpm cannot be started; see the agent's log";
+	}
+	message_init(&m, MSG_CON_REPLY, q->nonce);
+	reply(c, &m, q->nonce, ERR_STATE, why);
+}
+
 static void stop(struct connection *c, const struct message *q)
 {
 	struct message m;
@@ -227,6 +306,8 @@ static void connection_ready(void *context)
 	if (r == 1 && permit_allows(PEER_CONSOLE, c->stage, m.type)) {
 		if (m.type == MSG_CON_JOB)
 			begin_job(c, &m, fds, count);
+		else if (m.type == MSG_CON_SEAL_PIN)
+			seal_pin(c, &m, fds[0]);
 		else
 			take_request(c, &m);
 	} else if (r == 0) {
@@ -348,6 +429,8 @@ void console_stop(struct agent *a)
 
 	if (c == NULL)
 		return;
+	if (c->sealing.ask != NULL)
+		tpm_abandon(c->sealing.ask);
 	for (unsigned i = 0; i < CONNECTIONS_MAX; i++)
 		if (c->connections[i].channel.fd >= 0)
 			hang_up(&c->connections[i]);

@@ -10,14 +10,20 @@
 #include <unistd.h>
 
 #include "agent.h"
+#include "base/bytes.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "hal/entropy.h"
+#include "hal/hash.h"
 #include "session.h"
+#include "tpm.h"
 #include "volume.h"
 
 /* A login that was good stands for this long for its PIN: those that begin meanwhile need not come one after the other. */
 #define LOGIN_TRUST_NS (2 * SEC_NS)
+/* A TPM that did not answer is asked again after this; what it unsealed for a KEK that nothing hangs on is let go after that. */
+#define TPM_AGAIN_NS (SEC_NS)
+#define PIN_HELD_NS  (30 * SEC_NS)
 
 struct kek {
 	struct agent *agent;
@@ -31,13 +37,51 @@ struct kek {
 	unsigned active, failures, since_fresh, users;
 	struct timer next;
 	uint64_t last_good_ns, login_good_ns;
+
+	/* a PIN that is sealed */
+	struct sealed_record sealed; /* size 0: none */
+	struct tpm_ask *unsealing;
+	int page_fd; /* what was unsealed; -1: nothing */
+	struct timer let_go;
+	struct judgement fault; /* cause CAUSE_NONE: none */
+	uint64_t fault_ns;
 };
 
+static bool has_pin(const struct kek *k)
+{
+	return k->config->pin_path[0] != '\0' || k->config->pin_sealed;
+}
+
+/* What the operator is to do with another PIN. */
+static void pin_remedy(const struct kek *k, char *out, size_t size)
+{
+	if (k->config->pin_sealed)
+		snprintf(out, size, "seal the right one: fallgate seal-pin %s", k->config->name);
+	else
+		snprintf(out, size, "write the right one to %.150s", k->config->pin_path);
+}
+
 /* ---- the PIN ---- */
+
+/* Each sealing gives other bytes, of the same PIN too. */
+static bool sealed_identity(const struct kek *k, struct pin_record *out)
+{
+	const struct hash_part part = { k->sealed.blob, k->sealed.size };
+	uint8_t hash[HASH_BYTES];
+
+	hash_sha256(hash, &part, 1);
+	out->inode = get_le64(hash);
+	out->mtime_ns = get_le64(hash + 8);
+	out->size = k->sealed.size;
+	return k->sealed.size > 0;
+}
 
 static bool pin_file_identity(const struct kek *k, struct pin_record *out)
 {
 	struct stat st;
+
+	if (k->config->pin_sealed)
+		return sealed_identity(k, out);
 
 	if (stat(k->config->pin_path, &st) != 0)
 		return false;
@@ -66,7 +110,7 @@ static bool pin_spent(const struct kek *k)
 {
 	struct pin_record now = { .state = PIN_UNKNOWN };
 
-	if (k->config->pin_path[0] == '\0' || k->pin_in_flight || (k->pin.state != PIN_REFUSED && k->pin.state != PIN_PENDING))
+	if (!has_pin(k) || k->pin_in_flight || (k->pin.state != PIN_REFUSED && k->pin.state != PIN_PENDING))
 		return false;
 	return pin_file_identity(k, &now) && same_pin(&now, &k->pin);
 }
@@ -76,14 +120,133 @@ static bool pin_proven(const struct kek *k)
 {
 	struct pin_record now = { .state = PIN_UNKNOWN };
 
-	return k->config->pin_path[0] == '\0' ||
+	return !has_pin(k) ||
 	       (k->pin.state == PIN_GOOD && pin_file_identity(k, &now) && same_pin(&now, &k->pin));
+}
+
+/* Not mapped here, so not wiped by hand where the kernel has secret memory: it clears those pages itself when the last descriptor is
+ * gone. A memfd that stands in for it takes a write. */
+static void let_page_go(struct kek *k)
+{
+	static const uint8_t zeroes[4096];
+
+	timer_disarm(&k->agent->loop, &k->let_go);
+	if (k->page_fd < 0)
+		return;
+	if (pwrite(k->page_fd, zeroes, sizeof zeroes, 0) < 0) /* secret memory */
+		errno = 0;
+	close(k->page_fd);
+	k->page_fd = -1;
+}
+
+static void let_go_due(void *context)
+{
+	struct kek *k = context;
+
+	if (k->users == 0)
+		let_page_go(k);
+	else
+		timer_arm(&k->agent->loop, &k->let_go, boot_now() + PIN_HELD_NS);
+}
+
+static void set_fault(struct kek *k, int error, const char *what)
+{
+	bool definite = error != ERR_UNREACHABLE && error != ERR_NOMEM && error != ERR_IO;
+
+	k->fault = (struct judgement){ .proof = definite ? PROOF_REFUSED : PROOF_AMBIGUOUS,
+				       .cause = definite ? CAUSE_ACCESS_REVOKED : CAUSE_UNREACHABLE };
+	k->fault_ns = boot_now();
+	if (definite)
+		snprintf(k->fault.text, sizeof k->fault.text,
+			 "the PIN of KEK %s stays sealed: %.110s; if that was meant to be: fallgate seal-pin %s", k->config->name, what,
+			 k->config->name);
+	else
+		snprintf(k->fault.text, sizeof k->fault.text, "the PIN of KEK %s cannot be unsealed now: %.180s", k->config->name, what);
+	log_error("%s", k->fault.text);
+}
+
+static void unsealed(void *context, const struct msg_tp_reply *r, int *page_fd)
+{
+	struct kek *k = context;
+
+	k->unsealing = NULL;
+	if (r->error != 0) {
+		set_fault(k, r->error, r->text);
+		return;
+	}
+	k->page_fd = *page_fd;
+	*page_fd = -1;
+	timer_arm(&k->agent->loop, &k->let_go, boot_now() + PIN_HELD_NS);
+}
+
+static void begin_unsealing(struct kek *k)
+{
+	struct msg_tp_request q = { .verb = TP_UNSEAL, .sealed_size = k->sealed.size };
+
+	k->fault.cause = CAUSE_NONE;
+	if (k->sealed.size == 0) {
+		set_fault(k, ERR_NOT_FOUND, "there is none");
+		return;
+	}
+	strcpy(q.kek, k->config->name);
+	memcpy(q.sealed, k->sealed.blob, sizeof q.sealed);
+	if (tpm_ask(&k->unsealing, k->agent, &q, -1, unsealed, k) != 0) {
+		k->unsealing = NULL;
+		set_fault(k, ERR_UNREACHABLE, "fallgate-tpm cannot be started; see the log");
+	}
+}
+
+bool kek_pin_ready(struct kek *k)
+{
+	if (!k->config->pin_sealed || pin_spent(k))
+		return true;
+	if (k->page_fd >= 0) {
+		timer_arm(&k->agent->loop, &k->let_go, boot_now() + PIN_HELD_NS);
+		return true;
+	}
+	if (k->unsealing == NULL &&
+	    (k->fault.cause == CAUSE_NONE || (k->fault.proof == PROOF_AMBIGUOUS && boot_now() - k->fault_ns > TPM_AGAIN_NS)))
+		begin_unsealing(k);
+	return k->unsealing == NULL;
+}
+
+bool kek_pin_fault(const struct kek *k, struct judgement *j)
+{
+	if (!k->config->pin_sealed || k->page_fd >= 0 || k->fault.cause == CAUSE_NONE || pin_spent(k))
+		return false;
+	*j = k->fault;
+	return true;
+}
+
+bool kek_seals_pin(const struct kek *k)
+{
+	return k->config->pin_sealed;
+}
+
+bool kek_pin_gone(const struct kek *k)
+{
+	return k->config->pin_sealed && k->page_fd < 0 && !pin_spent(k);
+}
+
+int kek_pin_sealed(struct kek *k, const struct sealed_record *sealed)
+{
+	int r = records_write_sealed(&k->agent->records, k->config->name, sealed);
+
+	if (r != 0)
+		return r;
+	k->sealed = *sealed;
+	k->fault.cause = CAUSE_NONE;
+	if (k->unsealing != NULL)
+		tpm_abandon(k->unsealing);
+	k->unsealing = NULL;
+	let_page_go(k);
+	return 0;
 }
 
 /* A PIN that was good may have been changed since: of many sessions one finds that out, not each for itself. */
 static bool pin_trusted(const struct kek *k)
 {
-	return k->config->pin_path[0] == '\0' ||
+	return !has_pin(k) ||
 	       (pin_proven(k) && k->login_good_ns != 0 && boot_now() - k->login_good_ns < LOGIN_TRUST_NS);
 }
 
@@ -101,6 +264,11 @@ bool kek_pin_turn(struct kek *k, bool *turn)
 static bool open_pin_file(const struct kek *k, int *fd)
 {
 	struct stat st;
+
+	if (k->config->pin_sealed) {
+		*fd = k->page_fd >= 0 ? fcntl(k->page_fd, F_DUPFD_CLOEXEC, 0) : -1;
+		return *fd >= 0;
+	}
 
 	*fd = open(k->config->pin_path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	if (*fd < 0 || fstat(*fd, &st) != 0 || !S_ISREG(st.st_mode) || (st.st_mode & 077) != 0) {
@@ -131,7 +299,7 @@ bool kek_pin_begin(struct kek *k, bool turn, int *fd, bool *renewed)
 
 	*fd = -1;
 	*renewed = false;
-	if (k->config->pin_path[0] == '\0')
+	if (!has_pin(k))
 		return true;
 	if (pin_spent(k))
 		return false;
@@ -157,15 +325,17 @@ bool kek_pin_begin(struct kek *k, bool turn, int *fd, bool *renewed)
 void kek_pin_refused(struct kek *k)
 {
 	struct pin_record now = { .state = PIN_UNKNOWN };
+	char remedy[PATH_MAX_BYTES];
 
-	if (k->config->pin_path[0] == '\0' || !pin_file_identity(k, &now))
+	if (!has_pin(k) || !pin_file_identity(k, &now))
 		return;
 	now.state = PIN_REFUSED;
 	if (k->pin.state == PIN_REFUSED && same_pin(&k->pin, &now))
 		return;
 	k->pin = now;
-	log_error("KEK %s: the token refused the PIN; it is not tried again until %s is written anew", k->config->name,
-		  k->config->pin_path);
+	let_page_go(k);
+	pin_remedy(k, remedy, sizeof remedy);
+	log_error("KEK %s: the token refused the PIN; it is not tried again; %s", k->config->name, remedy);
 	write_pin(k, PIN_REFUSED);
 }
 
@@ -191,9 +361,12 @@ void kek_pin_end(struct kek *k, bool *turn, bool refused, bool good)
 
 void kek_pin_abandon(struct kek *k, bool *turn)
 {
-	if (*turn && k->pin_in_flight) /* the record says pending already */
-		log_error("KEK %s: nobody saw whether the PIN was taken; it counts as refused until %s is written anew",
-			  k->config->name, k->config->pin_path);
+	char remedy[PATH_MAX_BYTES];
+
+	if (*turn && k->pin_in_flight) { /* the record says pending already */
+		pin_remedy(k, remedy, sizeof remedy);
+		log_error("KEK %s: nobody saw whether the PIN was taken; it counts as refused; %s", k->config->name, remedy);
+	}
 	give_turn_back(k, turn);
 }
 
@@ -306,7 +479,8 @@ static void start_fresh(struct kek *k)
 /* Without a process: there is nothing to ask with. */
 static bool settle_without_asking(struct kek *k)
 {
-	struct judgement j = { .proof = PROOF_REFUSED };
+	struct judgement j = { .proof = PROOF_REFUSED }, fault;
+	char remedy[PATH_MAX_BYTES];
 
 	if (!k->enrolled) {
 		j.cause = CAUSE_MODULE_BROKEN;
@@ -316,8 +490,11 @@ static bool settle_without_asking(struct kek *k)
 	} else if (pin_spent(k)) {
 		j.cause = CAUSE_ACCESS_REVOKED;
 		k->pin_was_refused = true;
-		snprintf(j.text, sizeof j.text,
-			 "the PIN was refused, or nobody saw whether it was; write the right one to %.150s", k->config->pin_path);
+		pin_remedy(k, remedy, sizeof remedy);
+		snprintf(j.text, sizeof j.text, "the PIN was refused, or nobody saw whether it was; %.180s", remedy);
+	} else if (kek_pin_fault(k, &fault) && fault.proof == PROOF_REFUSED) {
+		k->pin_was_refused = true;
+		j = fault;
 	} else {
 		return false;
 	}
@@ -380,10 +557,14 @@ int kek_create(struct kek **out, struct agent *a, const struct kek_config *confi
 	for (unsigned i = 0; i < 2; i++)
 		session_init(&k->probers[i], a, k, &prober_events, k);
 	timer_init(&k->next, probe_due, k);
+	timer_init(&k->let_go, let_go_due, k);
+	k->page_fd = -1;
 	if (a->records.dir_fd >= 0) {
 		r = records_read_kek(&a->records, config->name, &k->pins);
 		k->enrolled = r == 0;
 		k->damaged = r != 0 && r != ERR_NOT_FOUND;
+		if (config->pin_sealed && records_read_sealed(&a->records, config->name, &k->sealed) == ERR_CORRUPT)
+			set_fault(k, ERR_CORRUPT, "its record was altered");
 		if (records_read_pin(&a->records, config->name, &k->pin) == ERR_CORRUPT) {
 			/* fail closed: the PIN that stands there now counts as refused */
 			pin_file_identity(k, &k->pin);
@@ -398,6 +579,9 @@ int kek_create(struct kek **out, struct agent *a, const struct kek_config *confi
 void kek_destroy(struct kek *k)
 {
 	timer_disarm(&k->agent->loop, &k->next);
+	if (k->unsealing != NULL)
+		tpm_abandon(k->unsealing);
+	let_page_go(k);
 	for (unsigned i = 0; i < 2; i++)
 		session_kill(&k->probers[i]);
 	free(k);
@@ -463,6 +647,8 @@ void kek_release(struct kek *k)
 		return;
 	timer_disarm(&k->agent->loop, &k->next);
 	session_close(&k->probers[k->active]);
+	if (k->page_fd >= 0)
+		timer_arm(&k->agent->loop, &k->let_go, boot_now() + PIN_HELD_NS);
 }
 
 bool kek_busy(const struct kek *k)

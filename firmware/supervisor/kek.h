@@ -51,7 +51,16 @@ void kek_note_opened(struct kek *k, const struct msg_hsm_opened *o);
 /* An untried PIN, or one whose last good login is a while ago, is tried by one process at a time: a session that may come to try it
  * takes the turn before it starts. false: it is another's turn. *turn: whether this session has it; kek_pin_end and kek_pin_abandon give it back. */
 bool kek_pin_turn(struct kek *k, bool *turn);
-/* May log in; *fd: the PIN file or -1; *renewed: a new PIN after one that was refused. */
+/* Whether its PIN can be had now. false: a TPM is unsealing it; again soon. */
+bool kek_pin_ready(struct kek *k);
+/* Why it cannot be had, as the verdict that this is; false: nothing is wrong. */
+bool kek_pin_fault(const struct kek *k, struct judgement *j);
+/* Another PIN was sealed for it. 0 or ERR_* (not durable: the old one stands). */
+int kek_pin_sealed(struct kek *k, const struct sealed_record *sealed);
+bool kek_seals_pin(const struct kek *k);
+/* A PIN from a TPM was let go since this session asked for its turn. */
+bool kek_pin_gone(const struct kek *k);
+/* May log in; *fd: the PIN file, or the page that a TPM unsealed it to, or -1; *renewed: a new PIN after one that was refused. */
 bool kek_pin_begin(struct kek *k, bool turn, int *fd, bool *renewed);
 void kek_pin_end(struct kek *k, bool *turn, bool refused, bool good);
 void kek_pin_refused(struct kek *k);

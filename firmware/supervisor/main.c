@@ -24,6 +24,7 @@
 #include "kek.h"
 #include "manage.h"
 #include "tamper.h"
+#include "tpm.h"
 #include "volume.h"
 #include "wallclock.h"
 
@@ -265,6 +266,7 @@ static int start(struct supervisor *s)
 	if (r != 0)
 		return r;
 	wallclock_start(&s->wallclock, a);
+	tpm_start(a);
 	audit_agent(a, "started");
 	attach_all(a);
 	return 0;
@@ -283,6 +285,7 @@ static void end(struct supervisor *s)
 		volume_destroy(a->volumes[i]);
 	for (unsigned i = 0; i < a->kek_count; i++)
 		kek_destroy(a->keks[i]);
+	tpm_stop(a);
 	if (a->writer != NULL) {
 		audit_agent(a, "stopped");
 		loop_unwatch(&a->loop, &s->writer_watch);

@@ -42,6 +42,10 @@ static const struct permit permits[] = {
 	{ PEER_MGMT,      MSG_MG_REQUEST,  IN(TALKING) },
 
 	{ PEER_CONSOLE,   MSG_CON_REQUEST, IN(TALKING) },
+	{ PEER_TPM,       MSG_HELLO,       IN(NEW) },
+	{ PEER_TPM,       MSG_TP_REPLY,    IN(ASKED) },
+
+	{ PEER_CONSOLE,   MSG_CON_SEAL_PIN, IN(TALKING) },
 	{ PEER_CONSOLE,   MSG_CON_JOB,     IN(TALKING) },
 };
 
@@ -52,6 +56,7 @@ static const char *const names[STAGE_COUNT] = {
 	[STAGE_UNLOCKING] = "unlocking", [STAGE_SERVING] = "serving",   [STAGE_LOCKING]   = "locking",
 	[STAGE_WIPED]    = "wiped",    [STAGE_DRAINED]   = "drained",   [STAGE_CREATING]  = "creating",
 	[STAGE_TALKING]  = "talking",  [STAGE_JOB]       = "job",
+	[STAGE_ASKED]    = "asked",
 };
 /* clang-format on */
 

@@ -13,6 +13,7 @@
 #include "hal/sandbox.h"
 #include "kek.h"
 #include "manage.h"
+#include "tpm.h"
 #include "volume.h"
 
 enum { SECRET_IN_MEMFD_SECRET = 1 }; /* of enum secret_memory_kind, as DP_OPENED tells it */
@@ -134,6 +135,18 @@ static bool own_users(const struct config *c)
 	return true;
 }
 
+static void look_at_tpm(const struct agent *a, struct msg_mg_agent *out)
+{
+	char text[200];
+	bool good;
+
+	if (tpm_posture(a, &good, text, sizeof text))
+		line(out, good, "%s", text);
+	for (unsigned i = 0; i < a->kek_count; i++)
+		if (kek_seals_pin(a->keks[i]))
+			line(out, true, "the PIN of KEK %s is sealed to the boot state", kek_config(a->keks[i])->name);
+}
+
 void posture_fill(struct agent *a, struct msg_mg_agent *out)
 {
 	bool users = own_users(&a->config), walls = strcmp(sandbox_kind(), "none") != 0;
@@ -154,6 +167,7 @@ void posture_fill(struct agent *a, struct msg_mg_agent *out)
 	look_at_swap(out);
 	look_at_core_files(out);
 	look_at_ptrace(out);
+	look_at_tpm(a, out);
 	for (unsigned i = 0; i < a->kek_count; i++)
 		if (kek_software_token(a->keks[i]))
 			line(out, false, "KEK %s is in a software token: for tests only", kek_config(a->keks[i])->name);

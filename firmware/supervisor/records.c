@@ -26,6 +26,7 @@ static const struct {
 } kinds[RECORD_KIND_COUNT] = {
 	[RECORD_KEK] = { "kek", "keks/%s" },
 	[RECORD_PIN] = { "pin", "keks/%s.pin" },
+	[RECORD_SEALED] = { "sealed", "keks/%s.sealed" },
 	[RECORD_VOLUME] = { "volume", "volumes/%s" },
 	[RECORD_GATE] = { "gate", "gates/%s" },
 	[RECORD_CREDENTIALS] = { "credentials", "%s" },
@@ -311,6 +312,12 @@ static const struct field_row pin_fields[] = {
 	{ .key = "mtime_ns",      .type = FIELD_U64,  AT(pin_record, mtime_ns) },
 	{ .key = NULL },
 };
+
+static const struct field_row sealed_fields[] = {
+	{ .key = "size",          .type = FIELD_U16,   AT(sealed_record, size), .max = SEALED_MAX_BYTES },
+	{ .key = "blob",          .type = FIELD_HEX_N, COUNTED(sealed_record, blob, size) },
+	{ .key = NULL },
+};
 /* clang-format on */
 
 enum { BODY_BYTES = 8192 }; /* the longest: a KEK's, about 3 KiB */
@@ -389,6 +396,16 @@ int records_read_pin(const struct records *r, const char *name, struct pin_recor
 int records_write_pin(const struct records *r, const char *name, const struct pin_record *in)
 {
 	return write_fields(r, RECORD_PIN, name, pin_fields, in);
+}
+
+int records_read_sealed(const struct records *r, const char *name, struct sealed_record *out)
+{
+	return read_fields(r, RECORD_SEALED, name, sealed_fields, out, sizeof *out);
+}
+
+int records_write_sealed(const struct records *r, const char *name, const struct sealed_record *in)
+{
+	return write_fields(r, RECORD_SEALED, name, sealed_fields, in);
 }
 
 void records_each_volume(const struct records *r, void (*fn)(void *context, const char *name), void *context)

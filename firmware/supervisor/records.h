@@ -14,7 +14,7 @@
 
 enum { RECORD_MAX_BYTES = 65536, DEVICE_KEY_BYTES = 32 };
 
-enum record_kind { RECORD_KEK, RECORD_PIN, RECORD_VOLUME, RECORD_GATE, RECORD_CREDENTIALS, RECORD_CLOCK, RECORD_KIND_COUNT };
+enum record_kind { RECORD_KEK, RECORD_PIN, RECORD_SEALED, RECORD_VOLUME, RECORD_GATE, RECORD_CREDENTIALS, RECORD_CLOCK, RECORD_KIND_COUNT };
 
 struct records {
 	int dir_fd; /* -1: closed */
@@ -75,6 +75,12 @@ struct pin_record {
 	uint64_t inode, size, mtime_ns;
 };
 
+/* A PIN that a TPM sealed: a blob that only it, in that boot state, opens. */
+struct sealed_record {
+	uint16_t size;
+	uint8_t blob[SEALED_MAX_BYTES];
+};
+
 /* The latest wall time that was ever believed, in nanoseconds; reading it without a record, or one that is damaged, gives 0. */
 uint64_t records_read_clock(const struct records *r);
 int records_write_clock(const struct records *r, uint64_t last_seen_ns);
@@ -87,6 +93,9 @@ int records_read_kek(const struct records *r, const char *name, struct kek_recor
 int records_write_kek(const struct records *r, const char *name, const struct kek_record *in);
 int records_read_pin(const struct records *r, const char *name, struct pin_record *out);
 int records_write_pin(const struct records *r, const char *name, const struct pin_record *in);
+
+int records_read_sealed(const struct records *r, const char *name, struct sealed_record *out);
+int records_write_sealed(const struct records *r, const char *name, const struct sealed_record *in);
 
 /* Names of volumes that have a record: calls fn for each good name in volumes/. */
 void records_each_volume(const struct records *r, void (*fn)(void *context, const char *name), void *context);

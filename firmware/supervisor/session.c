@@ -33,12 +33,28 @@ static void lose(struct session *s, enum stage stage, const char *what)
 	s->events->result(s->owner, s, step_of(stage), &j);
 }
 
+/* The PIN stays sealed: no process was started, no login is tried. */
+static void tell_fault(struct session *s)
+{
+	struct judgement j;
+
+	s->faulted = false;
+	s->silent = true;
+	if (!kek_pin_fault(s->kek, &j))
+		judge_lost(&j, "the PIN was sealed anew");
+	s->events->result(s->owner, s, SESSION_OPENED, &j);
+}
+
 static void deadline_passed(void *context)
 {
 	struct session *s = context;
 	enum stage stage;
 	char text[TEXT_MAX_BYTES];
 
+	if (s->faulted) {
+		tell_fault(s);
+		return;
+	}
 	child_hear(&s->child);
 	if (s->deadline.armed)
 		return; /* the answer was there, and the next question has its own time */
@@ -88,11 +104,16 @@ static void on_hello(void *owner, struct child *c)
 
 	if (s->silent)
 		return; /* it will read that it is to leave */
+	if (kek_pin_gone(s->kek)) {
+		child_kill(c, "its PIN was sealed anew meanwhile");
+		return;
+	}
 	message_init(&m, MSG_HSM_OPEN, s->nonce + 1);
 	strcpy(m.body.hsm_open.module, k->module);
 	strcpy(m.body.hsm_open.init_args, k->init_args);
 	strcpy(m.body.hsm_open.uri, k->uri);
 	m.body.hsm_open.login_allowed = kek_pin_begin(s->kek, s->pin_turn, &fd, &m.body.hsm_open.pin_renewed);
+	m.body.hsm_open.pin_in_page = fd >= 0 && kek_seals_pin(s->kek);
 	if (ask(s, &m, &fd, fd >= 0 ? 1 : 0, STAGE_OPENING) != 0)
 		child_kill(c, NULL);
 	if (fd >= 0)
@@ -208,9 +229,19 @@ int session_start(struct session *s, const struct kek_record *pins, int dataplan
 				   .fds = { -1, dataplane_fd },
 				   .fd_count = dataplane_fd >= 0 ? 2 : 1,
 				   .user = s->agent->config.user_hsm };
+	struct judgement fault;
 	int r;
 
-	if (s->child.alive || !kek_pin_turn(s->kek, &s->pin_turn))
+	if (s->child.alive || s->faulted || !kek_pin_ready(s->kek))
+		return ERR_BUSY;
+	if (kek_pin_fault(s->kek, &fault)) {
+		s->pins = pins;
+		s->silent = s->asked = s->ticketed = false;
+		s->faulted = true;
+		timer_arm(&s->agent->loop, &s->deadline, 0);
+		return 0;
+	}
+	if (!kek_pin_turn(s->kek, &s->pin_turn))
 		return ERR_BUSY;
 	snprintf(program, sizeof program, "%s/fallgate-hsm", s->agent->config.libexec_dir);
 	for (unsigned i = 0; i < k->environment_count; i++)
@@ -266,6 +297,10 @@ void session_close(struct session *s)
 {
 	struct message m;
 
+	if (s->faulted) {
+		s->faulted = false;
+		timer_disarm(&s->agent->loop, &s->deadline);
+	}
 	if (!s->child.alive || (s->silent && s->deadline.armed))
 		return; /* gone, or told already */
 	if (s->ticketed) {
@@ -291,7 +326,7 @@ bool session_kill(struct session *s)
 
 	timer_disarm(&s->agent->loop, &s->deadline);
 	s->silent = true;
-	s->asked = false;
+	s->asked = s->faulted = false;
 	gone = child_kill_and_reap(&s->child);
 	kek_pin_abandon(s->kek, &s->pin_turn);
 	explicit_bzero(s->challenge, sizeof s->challenge);

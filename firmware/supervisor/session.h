@@ -29,6 +29,7 @@ struct session {
 	struct timer deadline;
 	const struct kek_record *pins; /* NULL at enrolment */
 	bool silent;                   /* ended by us: its death is nobody's news */
+	bool faulted;                  /* no process: its PIN cannot be had, and the owner is about to hear it */
 	bool pin_turn;                 /* it may be the one that tries a new PIN */
 	bool asked, ticketed;
 	unsigned probes; /* good ones since the start: the first is a fresh proof */
@@ -40,8 +41,8 @@ struct session {
 
 void session_init(struct session *s, struct agent *a, struct kek *k, const struct session_events *events, void *owner);
 
-/* Starts a process and opens the KEK; dataplane_fd >= 0: a one-shot wired to a dataplane (stays the caller's). 0, ERR_BUSY (the
- * last process is not gone, or another one is trying the PIN: again soon), ERR_IO, ERR_NOMEM. */
+/* Starts a process and opens the KEK, unless its PIN cannot be had: then that is the result; dataplane_fd >= 0: a one-shot wired to a dataplane (stays the caller's). 0, ERR_BUSY (the
+ * last process is not gone, another one is trying the PIN, or a TPM is unsealing it: again soon), ERR_IO, ERR_NOMEM. */
 int session_start(struct session *s, const struct kek_record *pins, int dataplane_fd);
 
 /* A proof. At enrolment (no pins) of RSA: of the key just opened, by this hash; of AES: makes a canary. */

@@ -90,6 +90,11 @@ static const struct sandbox_rule dataplane[] = {
 	{ "ioctl", REFUSE(ENOTTY), WHEN(1, BLKIOOPT) },
 };
 
+/* A page for the PIN. */
+static const struct sandbox_rule tpm[] = {
+	{ "pread64 ftruncate memfd_create memfd_secret mlock mlock2 munlock", ALLOW },
+};
+
 /* The wider world of the supervisor and of what it starts: everything an ordinary program uses. */
 static const struct sandbox_rule supervisor[] = {
 	{ "read readv write writev pread64 pwrite64 preadv pwritev preadv2 pwritev2 close close_range lseek", ALLOW },
@@ -171,6 +176,7 @@ const struct sandbox_table sandbox_tables[] = {
 	{ "serve",      SCMP_ACT_KILL_PROCESS, { GROUP(plain), GROUP(lazy), GROUP(dataplane), GROUP(rings) } },
 	{ "broker",     SCMP_ACT_KILL_PROCESS, { GROUP(plain), GROUP(rings), GROUP(broker) } },
 	{ "mgmt",       SCMP_ACT_KILL_PROCESS, { GROUP(plain), GROUP(lazy) } },
+	{ "tpm",        SCMP_ACT_KILL_PROCESS, { GROUP(plain), GROUP(lazy), GROUP(tpm) } },
 	{ "hsm",        SCMP_ACT_ALLOW,        { GROUP(denied), GROUP(not_hsm) } },
 };
 /* clang-format on */

@@ -31,6 +31,7 @@ static const struct profile profiles[] = {
 	[SANDBOX_SERVE] = { FILTER(serve), SECCOMP_FILTER_FLAG_LOG },
 	[SANDBOX_BROKER] = { FILTER(broker), SECCOMP_FILTER_FLAG_LOG },
 	[SANDBOX_MGMT] = { FILTER(mgmt), 0 },
+	[SANDBOX_TPM] = { FILTER(tpm), SECCOMP_FILTER_FLAG_LOG },
 	[SANDBOX_HSM] = { FILTER(hsm), SECCOMP_FILTER_FLAG_LOG },
 };
 

@@ -355,52 +355,52 @@ static int do_limits_and_owner(void)
 
 #define SAME(n)                                                                                                                  \
 	{                                                                                                                        \
-		n, n, n, n, n, n                                                                                                 \
+		n, n, n, n, n, n, n                                                                                              \
 	}
 
-/* In the order of enum sandbox_profile: supervisor, dataplane, mgmt, serve, broker, hsm. 0: works. KILLED: SIGSYS. Else the errno. */
+/* In the order of enum sandbox_profile: supervisor, dataplane, mgmt, serve, broker, hsm, tpm. 0: works. KILLED: SIGSYS. Else the errno. */
 /* clang-format off */
 static const struct {
 	const char *name;
 	probe *run;
-	int want[6];
+	int want[7];
 } probes[] = {
-	{ "open",              do_open,              { 0, EPERM, EPERM, EPERM, 0, 0 } },
-	{ "exec here",         do_exec_here,         { ENOENT, KILLED, KILLED, KILLED, KILLED, ENOENT } },
-	{ "fork",              do_fork,              { 0, KILLED, KILLED, KILLED, KILLED, 0 } },
-	{ "executable memory", do_executable_memory, { 0, KILLED, KILLED, KILLED, KILLED, 0 } },
-	{ "make executable",   do_make_executable,   { 0, KILLED, KILLED, KILLED, KILLED, 0 } },
-	{ "ptrace",            do_ptrace,            { EPERM, KILLED, KILLED, KILLED, KILLED, EPERM } },
-	{ "other memory",      do_read_other_memory, { EPERM, KILLED, KILLED, KILLED, KILLED, EPERM } },
-	{ "pidfd_getfd",       do_pidfd_getfd,       { EPERM, KILLED, KILLED, KILLED, KILLED, EPERM } },
-	{ "socket",            do_socket,            { 0, EPERM, EPERM, EPERM, KILLED, 0 } },
-	{ "netlink",           do_netlink,           { 0, EPERM, EPERM, EPERM, KILLED, 0 } },
-	{ "connect",           do_connect,           { ENOENT, EPERM, EPERM, EPERM, KILLED, ENOENT } },
-	{ "unlink",            do_unlink,            { 0, EPERM, EPERM, EPERM, KILLED, 0 } },
-	{ "dumpable again",    do_dumpable_again,    { 0, KILLED, KILLED, KILLED, KILLED, 0 } },
-	{ "unknown call",      do_unknown_call,      { ENOSYS, KILLED, KILLED, KILLED, KILLED, ENOSYS } },
-	{ "TIOCSTI",           do_push_input,        { ENOTTY, KILLED, KILLED, KILLED, KILLED, ENOTTY } },
-	{ "kill",              do_kill,              { 0, KILLED, KILLED, KILLED, KILLED, 0 } },
-	{ "mount",             do_mount,             { EPERM, KILLED, KILLED, KILLED, KILLED, EPERM } },
-	{ "unshare",           do_new_namespace,     { EPERM, KILLED, KILLED, KILLED, KILLED, EPERM } },
-	{ "clone namespace",   do_clone_namespace,   { ENOSYS, KILLED, KILLED, KILLED, KILLED, EPERM } },
-	{ "clone3",            do_clone3,            { ENOSYS, ENOSYS, KILLED, ENOSYS, KILLED, ENOSYS } },
-	{ "bpf",               do_bpf,               { EPERM, KILLED, KILLED, KILLED, KILLED, EPERM } },
-	{ "keyctl",            do_keyctl,            { EPERM, KILLED, KILLED, KILLED, KILLED, EPERM } },
-	{ "kexec",             do_kexec,             { EPERM, KILLED, KILLED, KILLED, KILLED, EPERM } },
-	{ "reboot",            do_reboot,            { EPERM, KILLED, KILLED, KILLED, KILLED, EPERM } },
-	{ "userfaultfd",       do_userfaultfd,       { EPERM, KILLED, KILLED, KILLED, KILLED, EPERM } },
-	{ "io_uring",          do_io_uring,          { EFAULT, KILLED, KILLED, KILLED, KILLED, ENOSYS } },
-	{ "enter a ring",      do_enter_ring,        { EBADF, KILLED, KILLED, EBADF, EBADF, ENOSYS } },
-	{ "create",            do_create,            { 0, EPERM, EPERM, EPERM, KILLED, 0 } },
-	{ "give away",         do_give_away,         { 0, KILLED, KILLED, KILLED, 0, 0 } },
-	{ "exec a program",    do_exec,              { 0, KILLED, KILLED, KILLED, KILLED, 0 } },
-	{ "bind and listen",   do_bind,              { 0, EPERM, EPERM, EPERM, KILLED, 0 } },
-	{ "limits and owner",  do_limits_and_owner,  { 0, KILLED, KILLED, KILLED, KILLED, 0 } },
-	{ "read and write",    do_read_and_write,    { 0, 0, KILLED, 0, KILLED, 0 } },
-	{ "thread",            do_thread,            { 0, 0, KILLED, 0, KILLED, 0 } },
-	{ "secret memory",     do_secret_memory,     { 0, 0, KILLED, 0, KILLED, 0 } },
-	{ "accept",            do_accept,            { 0, 0, KILLED, 0, KILLED, 0 } },
+	{ "open",              do_open,              { 0, EPERM, EPERM, EPERM, 0, 0, EPERM } },
+	{ "exec here",         do_exec_here,         { ENOENT, KILLED, KILLED, KILLED, KILLED, ENOENT, KILLED } },
+	{ "fork",              do_fork,              { 0, KILLED, KILLED, KILLED, KILLED, 0, KILLED } },
+	{ "executable memory", do_executable_memory, { 0, KILLED, KILLED, KILLED, KILLED, 0, KILLED } },
+	{ "make executable",   do_make_executable,   { 0, KILLED, KILLED, KILLED, KILLED, 0, KILLED } },
+	{ "ptrace",            do_ptrace,            { EPERM, KILLED, KILLED, KILLED, KILLED, EPERM, KILLED } },
+	{ "other memory",      do_read_other_memory, { EPERM, KILLED, KILLED, KILLED, KILLED, EPERM, KILLED } },
+	{ "pidfd_getfd",       do_pidfd_getfd,       { EPERM, KILLED, KILLED, KILLED, KILLED, EPERM, KILLED } },
+	{ "socket",            do_socket,            { 0, EPERM, EPERM, EPERM, KILLED, 0, EPERM } },
+	{ "netlink",           do_netlink,           { 0, EPERM, EPERM, EPERM, KILLED, 0, EPERM } },
+	{ "connect",           do_connect,           { ENOENT, EPERM, EPERM, EPERM, KILLED, ENOENT, EPERM } },
+	{ "unlink",            do_unlink,            { 0, EPERM, EPERM, EPERM, KILLED, 0, EPERM } },
+	{ "dumpable again",    do_dumpable_again,    { 0, KILLED, KILLED, KILLED, KILLED, 0, KILLED } },
+	{ "unknown call",      do_unknown_call,      { ENOSYS, KILLED, KILLED, KILLED, KILLED, ENOSYS, KILLED } },
+	{ "TIOCSTI",           do_push_input,        { ENOTTY, KILLED, KILLED, KILLED, KILLED, ENOTTY, KILLED } },
+	{ "kill",              do_kill,              { 0, KILLED, KILLED, KILLED, KILLED, 0, KILLED } },
+	{ "mount",             do_mount,             { EPERM, KILLED, KILLED, KILLED, KILLED, EPERM, KILLED } },
+	{ "unshare",           do_new_namespace,     { EPERM, KILLED, KILLED, KILLED, KILLED, EPERM, KILLED } },
+	{ "clone namespace",   do_clone_namespace,   { ENOSYS, KILLED, KILLED, KILLED, KILLED, EPERM, KILLED } },
+	{ "clone3",            do_clone3,            { ENOSYS, ENOSYS, KILLED, ENOSYS, KILLED, ENOSYS, KILLED } },
+	{ "bpf",               do_bpf,               { EPERM, KILLED, KILLED, KILLED, KILLED, EPERM, KILLED } },
+	{ "keyctl",            do_keyctl,            { EPERM, KILLED, KILLED, KILLED, KILLED, EPERM, KILLED } },
+	{ "kexec",             do_kexec,             { EPERM, KILLED, KILLED, KILLED, KILLED, EPERM, KILLED } },
+	{ "reboot",            do_reboot,            { EPERM, KILLED, KILLED, KILLED, KILLED, EPERM, KILLED } },
+	{ "userfaultfd",       do_userfaultfd,       { EPERM, KILLED, KILLED, KILLED, KILLED, EPERM, KILLED } },
+	{ "io_uring",          do_io_uring,          { EFAULT, KILLED, KILLED, KILLED, KILLED, ENOSYS, KILLED } },
+	{ "enter a ring",      do_enter_ring,        { EBADF, KILLED, KILLED, EBADF, EBADF, ENOSYS, KILLED } },
+	{ "create",            do_create,            { 0, EPERM, EPERM, EPERM, KILLED, 0, EPERM } },
+	{ "give away",         do_give_away,         { 0, KILLED, KILLED, KILLED, 0, 0, KILLED } },
+	{ "exec a program",    do_exec,              { 0, KILLED, KILLED, KILLED, KILLED, 0, KILLED } },
+	{ "bind and listen",   do_bind,              { 0, EPERM, EPERM, EPERM, KILLED, 0, EPERM } },
+	{ "limits and owner",  do_limits_and_owner,  { 0, KILLED, KILLED, KILLED, KILLED, 0, KILLED } },
+	{ "read and write",    do_read_and_write,    { 0, 0, KILLED, 0, KILLED, 0, KILLED } },
+	{ "thread",            do_thread,            { 0, 0, KILLED, 0, KILLED, 0, KILLED } },
+	{ "secret memory",     do_secret_memory,     { 0, 0, KILLED, 0, KILLED, 0, 0 } },
+	{ "accept",            do_accept,            { 0, 0, KILLED, 0, KILLED, 0, KILLED } },
 	{ "allocate",          do_allocate,          SAME(0) },
 	{ "messages",          do_messages,          SAME(0) },
 	{ "wait",              do_wait,              SAME(0) },
@@ -410,7 +410,7 @@ static const struct {
 };
 /* clang-format on */
 
-static const char *const profile_names[] = { "supervisor", "dataplane", "mgmt", "serve", "broker", "hsm" };
+static const char *const profile_names[] = { "supervisor", "dataplane", "mgmt", "serve", "broker", "hsm", "tpm" };
 
 static int make_ready(void **state)
 {
@@ -477,7 +477,7 @@ static void each_profile_allows_and_refuses_what_its_table_says(void **state)
 	(void)state;
 	skip_without_seccomp();
 	for (size_t i = 0; i < sizeof probes / sizeof probes[0]; i++) {
-		for (int p = 0; p < 6; p++) {
+		for (int p = 0; p < 7; p++) {
 			int got;
 
 			make_ready(NULL);

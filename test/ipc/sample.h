@@ -77,6 +77,13 @@ static inline void sample_names(struct message *m)
 		sample_text(m->body.ub_gone.name, "vol-1");
 		m->body.ub_gone.reason = UB_HOLD_OVER;
 		break;
+	case MSG_TP_REQUEST:
+		m->body.tp_request.verb = TP_SEAL;
+		sample_text(m->body.tp_request.kek, "kek_1");
+		break;
+	case MSG_CON_SEAL_PIN:
+		sample_text(m->body.con_seal_pin.kek, "kek_1");
+		break;
 	case MSG_CON_JOB:
 		sample_text(m->body.con_job.volume, "vol-1");
 		m->body.con_job.verb = JOB_SCRUB;

@@ -77,12 +77,14 @@ static const struct text_case texts[] = {
 	T(MSG_MG_CREDENTIAL, mg_credential, identity),
 	T(MSG_CON_REQUEST, con_request, identity), T(MSG_CON_REQUEST, con_request, volume),
 	T(MSG_CON_REPLY, con_reply, text), T(MSG_CON_REPLY, con_reply, coap_address),
+	T(MSG_TP_REQUEST, tp_request, kek), T(MSG_TP_REPLY, tp_reply, kind), T(MSG_TP_REPLY, tp_reply, bank), T(MSG_TP_REPLY, tp_reply, text),
+	T(MSG_CON_SEAL_PIN, con_seal_pin, kek),
 	T(MSG_CON_JOB, con_job, volume), T(MSG_CON_JOB_DONE, con_job_done, text),
 };
 
 static const struct byte_case bools[] = {
 	B(MSG_HSM_OPEN, hsm_open, login_allowed, 0, 1),
-	B(MSG_HSM_OPEN, hsm_open, pin_renewed, 0, 1),
+	B(MSG_HSM_OPEN, hsm_open, pin_renewed, 0, 1), B(MSG_HSM_OPEN, hsm_open, pin_in_page, 0, 1),
 	B(MSG_HSM_OPENED, hsm_opened, login_refused, 0, 1), B(MSG_HSM_OPENED, hsm_opened, software_token, 0, 1),
 	B(MSG_HSM_VERDICT, hsm_verdict, login_refused, 0, 1),
 	B(MSG_DP_LOCK, dp_lock, hold, 0, 1),
@@ -114,6 +116,7 @@ static const struct byte_case enums[] = {
 	B(MSG_PAGE_DONE, page_done, verdict, 0, VERDICT_COUNT - 1),
 	B(MSG_DP_CREATE, dp_create, kek_type, 1, 2), B(MSG_DP_CREATE, dp_create, hash, 0, 2),
 	B(MSG_DP_JOB, dp_job, verb, 1, JOB_VERB_COUNT - 1),
+	B(MSG_TP_REQUEST, tp_request, verb, 1, TP_VERB_COUNT - 1),
 	B(MSG_HK_RUN, hk_run, hook, 1, HOOK_COUNT - 1),
 	B(MSG_UB_GONE, ub_gone, reason, 1, UB_REASON_COUNT - 1),
 	B(MSG_DP_LOCK, dp_lock, cause, 0, CAUSE_COUNT - 1),
@@ -132,6 +135,7 @@ static const struct byte_case enums[] = {
 
 /* high: the size of the array that the field measures. */
 static const struct byte_case sizes[] = {
+	B(MSG_TP_REQUEST, tp_request, sealed_size, 0, SEALED_MAX_BYTES), B(MSG_TP_REPLY, tp_reply, sealed_size, 0, SEALED_MAX_BYTES),
 	B(MSG_HSM_OPENED, hsm_opened, modulus_size, 0, MODULUS_MAX_BYTES), B(MSG_HSM_OPENED, hsm_opened, exponent_size, 0, 8),
 	B(MSG_HSM_OPENED, hsm_opened, id_size, 0, 62),
 	B(MSG_HSM_PROBE, hsm_probe, wrapped_size, 0, WRAP_MAX_BYTES),
@@ -144,7 +148,7 @@ static const struct byte_case sizes[] = {
 static const struct byte_case errors[] = {
 	B(MSG_DP_READY, dp_ready, error, 0, 0), B(MSG_DP_OPENED, dp_opened, error, 0, 0),
 	B(MSG_DP_CREATED, dp_created, error, 0, 0), B(MSG_DP_DRAINED, dp_drained, error, 0, 0),
-	B(MSG_MG_REPLY, mg_reply, error, 0, 0), B(MSG_MG_VOLUME, mg_volume, lock_drain_error, 0, 0),
+	B(MSG_TP_REPLY, tp_reply, error, 0, 0), B(MSG_MG_REPLY, mg_reply, error, 0, 0), B(MSG_MG_VOLUME, mg_volume, lock_drain_error, 0, 0),
 	B(MSG_CON_REPLY, con_reply, error, 0, 0), B(MSG_DP_JOB_DONE, dp_job_done, error, 0, 0),
 	B(MSG_CON_JOB_DONE, con_job_done, error, 0, 0),
 	B(MSG_UB_READY, ub_ready, error, 0, 0), B(MSG_UB_STARTED, ub_started, error, 0, 0),

@@ -241,7 +241,9 @@ static const struct {
 	{ PEER_MGMT, STAGE_NEW, { MSG_HELLO } },
 	{ PEER_HOOKS, STAGE_NEW, { MSG_HELLO } },
 	{ PEER_MGMT, STAGE_TALKING, { MSG_MG_REQUEST } },
-	{ PEER_CONSOLE, STAGE_TALKING, { MSG_CON_REQUEST, MSG_CON_JOB } },
+	{ PEER_TPM, STAGE_NEW, { MSG_HELLO } },
+	{ PEER_TPM, STAGE_ASKED, { MSG_TP_REPLY } },
+	{ PEER_CONSOLE, STAGE_TALKING, { MSG_CON_REQUEST, MSG_CON_JOB, MSG_CON_SEAL_PIN } },
 };
 
 static bool listed(enum peer peer, enum stage stage, enum message_type type)

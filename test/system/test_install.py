@@ -14,6 +14,9 @@ PROGRAMS = {"sbin/fallgated", "bin/fallgate", "bin/fallgate-custodian"} | {
     f"libexec/fallgate/{name}" for name in ("fallgate-hsm", "fallgate-mgmt", "fallgate-dataplane", "fallgate-hooks", "fallgate-nbd.so",
                                              "fallgate-ublk")}
 PAGES = {"fallgate.1", "fallgate-volume.1", "fallgate-custodian.1", "fallgate.conf.5", "fallgated.8", "fallgate-hsm.8", "fallgate-mgmt.8"}
+if (BUILD / "bin/fallgate-tpm").exists():  # HAL_TPM
+    PROGRAMS |= {"libexec/fallgate/fallgate-tpm"}
+    PAGES |= {"fallgate-tpm.8"}
 DOCUMENTS = {"README.md", "CHANGELOG.md", "SECURITY.md", "LICENSE", "THREATS.md", "MANAGEMENT.md", "PROTOCOL.md", "STATES.md", "SPEC.md",
              "DESIGN.md", "example/fallgate.conf", "example/volumes.d/data.conf"}
 
@@ -46,7 +49,7 @@ def test_the_example_configuration_is_good(lab):
     for key, value in (("state_dir = /var/lib/fallgate", f"{lab.root}/state"), ("run_dir = /run/fallgate", f"{lab.root}/run")):
         assert f"# {key}\n" in text
         text = text.replace(f"# {key}\n", f"{key.split()[0]} = {value}\n")
-    for name, number in UIDS.items():
+    for name, number in ((n, u) for n, u in UIDS.items() if n != "tpm"):
         text, count = re.subn(rf"(?m)^user_{name} = .*\n", f"user_{name} = {number}\n" if lab.as_root else "", text)
         assert count == 1, name
     (lab.root / "fallgate.conf").write_text(text)

@@ -3,6 +3,7 @@
 #
 #   deps::mbedcrypto deps::mbedtls (with x509) deps::coap     from the cache, or with -DFALLGATE_SYSTEM_DEPS=ON from the system
 #   deps::p11kit deps::inih deps::blkid deps::seccomp deps::cbor deps::jansson deps::nbdkit deps::uring deps::crypto deps::libp11
+#   deps::esys deps::tss_mu deps::tcti_device with HAL_TPM
 #   deps::cmocka deps::nbd                                    for tests
 find_package(PkgConfig REQUIRED)
 
@@ -39,6 +40,11 @@ endif()
 fallgate_pkg(crypto libcrypto libssl-dev)
 if(CONFIG_TOOLS_CUSTODIAN)
 	fallgate_pkg(libp11 libp11 libp11-dev)
+endif()
+if(CONFIG_HAL_TPM)
+	fallgate_pkg(esys tss2-esys libtss2-dev)
+	fallgate_pkg(tss_mu tss2-mu libtss2-dev)
+	fallgate_pkg(tcti_device tss2-tcti-device libtss2-dev)
 endif()
 if(BUILD_TESTING)
 	fallgate_pkg(cmocka cmocka libcmocka-dev)

@@ -29,6 +29,7 @@ enum {
 	OPT_REPAIR = 1 << 13,
 	OPT_SECTOR = 1 << 14,
 	OPT_HEADER = 1 << 15,
+	OPT_PIN_FILE = 1 << 16,
 	OPT_EVERYWHERE = OPT_CREDENTIALS | OPT_JSON | OPT_RUN_DIR,
 };
 
@@ -58,6 +59,7 @@ static const struct verb_row verbs[VERB_COUNT] = {
 	[VERB_ENROLL]       = { "enroll",       OPT_ROLE | OPT_OUT | OPT_FORCE, OPERAND_NEEDED,   "IDENTITY", false, false },
 	[VERB_REMOVE]       = { "remove",       0,                              OPERAND_NEEDED,   "IDENTITY", false, false },
 	[VERB_STOP]         = { "stop",         0,                              OPERAND_NONE,     "",         false, false },
+	[VERB_SEAL_PIN]     = { "seal-pin",     OPT_PIN_FILE,                   OPERAND_NEEDED,   "KEK",      false, false },
 	[VERB_CONFIG_CHECK] = { "config check", OPT_CONFIG,                     OPERAND_NONE,     "",         false, false },
 	[VERB_VOLUME_CHECK]          = { "volume check",          OPT_HEADER,            OPERAND_NEEDED, "NAME or a path", true, true },
 	[VERB_VOLUME_SCRUB]          = { "volume scrub",          OPT_REPAIR,            OPERAND_NEEDED, "NAME",           true, true },
@@ -84,6 +86,7 @@ static const struct option options[] = {
 	{ "repair",      no_argument,       NULL, OPT_REPAIR },
 	{ "sector",      required_argument, NULL, OPT_SECTOR },
 	{ "header",      required_argument, NULL, OPT_HEADER },
+	{ "pin-file",    required_argument, NULL, OPT_PIN_FILE },
 	{ "help",        no_argument,       NULL, OPT_HELP },
 	{ "version",     no_argument,       NULL, OPT_VERSION },
 	{ NULL,          0,                 NULL, 0 },
@@ -107,6 +110,7 @@ const char arguments_help[] =
 	"  enroll --role officer|operator|auditor IDENTITY [--out FILE] [--force]\n"
 	"  remove IDENTITY                forget an identity and end its sessions\n"
 	"  status --local                 every volume's state, without the network\n"
+	"  seal-pin KEK [--pin-file FILE]  the TPM seals the PIN (typed, or on standard input) to the boot state\n"
 	"  stop                           end the agent; every key is wiped\n"
 	"\n"
 	"a volume that nobody serves: NAME through the agent (with the key), or the path of its file or device (without):\n"
@@ -169,6 +173,9 @@ static void take_option(struct arguments *a, int option)
 		break;
 	case OPT_SECTOR:
 		a->sector = optarg;
+		break;
+	case OPT_PIN_FILE:
+		a->pin_file = optarg;
 		break;
 	case OPT_HEADER:
 		a->header = optarg;
@@ -296,6 +303,10 @@ static int check_operands(struct arguments *a, char **words, int count, char *te
 	}
 	if (a->verb == VERB_STATUS && a->local && (a->watch || a->name != NULL)) {
 		snprintf(text, size, "'status --local' tells of all volumes, once: neither NAME nor --watch goes with it");
+		return ERR_USAGE;
+	}
+	if (a->verb == VERB_SEAL_PIN && !message_name_good(a->name)) {
+		snprintf(text, size, "'seal-pin' needs the name of a KEK: that of its section [kek NAME]");
 		return ERR_USAGE;
 	}
 	if (a->verb == VERB_ENROLL && !identity_good(a->name)) {

@@ -20,6 +20,7 @@ enum verb {
 	VERB_ENROLL,
 	VERB_REMOVE,
 	VERB_STOP,
+	VERB_SEAL_PIN,
 	VERB_CONFIG_CHECK,
 	VERB_VOLUME_CHECK, /* from here on as enum offline_verb */
 	VERB_VOLUME_SCRUB,
@@ -41,6 +42,7 @@ struct arguments {
 	const char *role;        /* --role */
 	int role_number;         /* enum role */
 	const char *out;         /* --out */
+	const char *pin_file;    /* --pin-file */
 	const char *header;      /* --header */
 	const char *sector;      /* --sector */
 	uint64_t sector_number;  /* UINT64_MAX: none given */

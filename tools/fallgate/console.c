@@ -38,16 +38,14 @@ int console_open(const char *run_dir, char *text, size_t size)
 	return n;
 }
 
-static int exchange(struct channel *c, const struct msg_con_request *request, struct msg_con_reply *reply)
+static int exchange(struct channel *c, const struct message *question, const int *sent, unsigned sent_count, struct msg_con_reply *reply)
 {
 	int fds[CHANNEL_FDS_MAX];
 	struct message message;
 	unsigned count = 0;
 	int r;
 
-	message_init(&message, MSG_CON_REQUEST, 0);
-	message.body.con_request = *request;
-	r = channel_send(c, &message, NULL, 0);
+	r = channel_send(c, question, sent, sent_count);
 	if (r != 0)
 		return r;
 	r = channel_receive_wait(c, &message, fds, &count, NULL, ANSWER_MS);
@@ -59,7 +57,8 @@ static int exchange(struct channel *c, const struct msg_con_request *request, st
 	return r == 1 ? 0 : r == 0 ? ERR_IO : r;
 }
 
-int console_ask(const char *run_dir, const struct msg_con_request *request, struct msg_con_reply *reply, char *text, size_t size)
+static int ask(const char *run_dir, const struct message *question, const int *fds, unsigned count, struct msg_con_reply *reply, char *text,
+	       size_t size)
 {
 	struct channel channel;
 	int fd = console_open(run_dir, text, size), error;
@@ -67,7 +66,7 @@ int console_ask(const char *run_dir, const struct msg_con_request *request, stru
 	if (fd < 0)
 		return fd;
 	channel_init(&channel, fd, ROLE_CONSOLE, ROLE_SUPERVISOR);
-	error = exchange(&channel, request, reply);
+	error = exchange(&channel, question, fds, count, reply);
 	channel_close(&channel);
 	if (error == ERR_TIMEOUT)
 		snprintf(text, size, "the agent took the request at %s/console.sock and did not answer in %d s", run_dir,
@@ -76,4 +75,22 @@ int console_ask(const char *run_dir, const struct msg_con_request *request, stru
 		snprintf(text, size,
 			 "the agent closed the console: this user may not use it, or client and agent are of two releases");
 	return error == ERR_IO ? ERR_DENIED : error;
+}
+
+int console_ask(const char *run_dir, const struct msg_con_request *request, struct msg_con_reply *reply, char *text, size_t size)
+{
+	struct message m;
+
+	message_init(&m, MSG_CON_REQUEST, 0);
+	m.body.con_request = *request;
+	return ask(run_dir, &m, NULL, 0, reply, text, size);
+}
+
+int console_seal_pin(const char *run_dir, const char *kek, int fd, struct msg_con_reply *reply, char *text, size_t size)
+{
+	struct message m;
+
+	message_init(&m, MSG_CON_SEAL_PIN, 0);
+	snprintf(m.body.con_seal_pin.kek, sizeof m.body.con_seal_pin.kek, "%s", kek);
+	return ask(run_dir, &m, &fd, 1, reply, text, size);
 }

@@ -14,4 +14,7 @@ int console_open(const char *run_dir, char *text, size_t size);
  */
 int console_ask(const char *run_dir, const struct msg_con_request *request, struct msg_con_reply *reply, char *text, size_t size);
 
+/* Likewise: the PIN that fd gives is sealed for this KEK. */
+int console_seal_pin(const char *run_dir, const char *kek, int fd, struct msg_con_reply *reply, char *text, size_t size);
+
 #endif

@@ -18,6 +18,7 @@
 #include "console.h"
 #include "credentials.h"
 #include "output.h"
+#include "pin.h"
 #include "remote.h"
 #include "volume.h"
 
@@ -327,6 +328,7 @@ static int run_connected(struct session *s)
 	case VERB_ENROLL:
 	case VERB_REMOVE:
 	case VERB_STOP:
+	case VERB_SEAL_PIN:
 	case VERB_CONFIG_CHECK:
 	case VERB_VOLUME_CHECK:
 	case VERB_VOLUME_SCRUB:
@@ -377,19 +379,40 @@ static int run_remote(const struct arguments *a)
 /* ---- the console ---- */
 
 /* 0, or the exit code of what was said. */
-static int ask_console(const struct arguments *a, const struct msg_con_request *request, struct msg_con_reply *reply)
+static int judge_reply(const struct arguments *a, int error, const struct msg_con_reply *reply, bool of_volumes, const char *text)
 {
-	char text[TEXT_ROOM] = "";
-	int error = console_ask(a->run_dir == NULL ? default_run_dir : a->run_dir, request, reply, text, sizeof text);
-
 	if (error != 0)
 		return fail(a, error, text);
 	if (reply->error == 0)
 		return 0;
 	/* only a revoke is about volumes, of which the remedies speak */
 	output_error(a->json, error_name(reply->error), reply->text[0] == '\0' ? error_text(reply->error) : reply->text,
-		     request->verb == CON_REVOKE ? problem_remedy(reply->error) : "", error_exit_code(reply->error));
+		     of_volumes ? problem_remedy(reply->error) : "", error_exit_code(reply->error));
 	return error_exit_code(reply->error);
+}
+
+static int ask_console(const struct arguments *a, const struct msg_con_request *request, struct msg_con_reply *reply)
+{
+	char text[TEXT_ROOM] = "";
+	int error = console_ask(a->run_dir == NULL ? default_run_dir : a->run_dir, request, reply, text, sizeof text);
+
+	return judge_reply(a, error, reply, request->verb == CON_REVOKE, text);
+}
+
+static int run_seal_pin(const struct arguments *a)
+{
+	struct msg_con_reply reply = { 0 };
+	char text[TEXT_ROOM] = "";
+	int fd = pin_descriptor(a->name, a->pin_file, text, sizeof text), code;
+
+	if (fd < 0)
+		return fail(a, fd, text);
+	code = console_seal_pin(a->run_dir == NULL ? default_run_dir : a->run_dir, a->name, fd, &reply, text, sizeof text);
+	close(fd);
+	code = judge_reply(a, code, &reply, false, text);
+	if (code == 0)
+		output_told(a->json, verb_name(a->verb), reply.text);
+	return code;
 }
 
 static int save_enrolled(const struct arguments *a, const struct msg_con_reply *reply, const char *path)
@@ -487,6 +510,8 @@ int verbs_run(const struct arguments *a)
 		return run_enroll(a);
 	case VERB_REMOVE:
 		return run_console(a, CON_REMOVE, "the identity is removed and its sessions are ended");
+	case VERB_SEAL_PIN:
+		return run_seal_pin(a);
 	case VERB_STOP:
 		return run_console(a, CON_STOP, "the agent stops");
 	case VERB_CONFIG_CHECK:

@@ -14,6 +14,7 @@ enum sandbox_profile {
 	SANDBOX_SERVE,      /* as the dataplane's, and io_uring_enter on rings that were made, and restricted, before */
 	SANDBOX_BROKER,     /* allow-list; likewise, and what gives a device's node away and sets its queue */
 	SANDBOX_HSM, /* deny-list: a vendor's module needs what it needs; no ptrace, mount, kexec, bpf, module loading ... */
+	SANDBOX_TPM, /* allow-list; I/O on open descriptors, secret memory */
 };
 
 /* PR_SET_NO_NEW_PRIVS, PR_SET_DUMPABLE 0, RLIMIT_CORE 0. 0 or ERR_UNSUPPORTED. */
