@@ -104,12 +104,12 @@ static int begin(struct control **c, const struct place *p, int channel_fd)
 		r = control_create(c, channel_fd);
 	if (r != 0)
 		return r;
-	if (sandbox_enter(SANDBOX_SERVE) != 0)
-		fatal("the sandbox could not be entered");
 	fault_watch(*c);
 	r = ublk_face_create(&face, *c, queues, (unsigned)p->queues, p->hold);
 	if (r != 0)
 		return r;
+	if (sandbox_enter(SANDBOX_SERVE) != 0)
+		fatal("the sandbox could not be entered");
 	control_on_attach(*c, ublk_face_fetch, face);
 	return control_start(*c);
 }

@@ -44,7 +44,7 @@ struct ublk_face {
 	unsigned lane_count, worker_count;
 	struct lane lanes[UBLK_QUEUES];
 	struct worker workers[WORKERS];
-	sem_t fetched;
+	sem_t begin, fetched;
 };
 
 /* ---- what a request asks ---- */
@@ -234,6 +234,8 @@ static void *attend(void *context)
 	uint16_t tags[UBLK_DEPTH];
 	int n;
 
+	while (sem_wait(&l->face->begin) != 0)
+		continue;
 	l->error = l->kernel->ops->fetch(l->kernel);
 	sem_post(&l->face->fetched);
 	if (l->error != 0)
@@ -261,11 +263,9 @@ int ublk_face_fetch(void *face)
 	struct ublk_face *f = face;
 	int r = 0;
 
-	for (unsigned i = 0; r == 0 && i < f->worker_count; i++)
-		r = start_thread(work, &f->workers[i]);
-	for (unsigned i = 0; r == 0 && i < f->lane_count; i++)
-		r = start_thread(attend, &f->lanes[i]);
-	for (unsigned i = 0; r == 0 && i < f->lane_count; i++)
+	for (unsigned i = 0; i < f->lane_count; i++)
+		sem_post(&f->begin);
+	for (unsigned i = 0; i < f->lane_count; i++)
 		while (sem_wait(&f->fetched) != 0)
 			continue;
 	for (unsigned i = 0; r == 0 && i < f->lane_count; i++)
@@ -281,6 +281,17 @@ static void make_lane(struct ublk_face *f, unsigned i, struct ublk_queue *kernel
 	l->face = f;
 	pthread_mutex_init(&l->lock, NULL);
 	pthread_cond_init(&l->work, NULL);
+}
+
+static int start_threads(struct ublk_face *f)
+{
+	int r = 0;
+
+	for (unsigned i = 0; r == 0 && i < f->worker_count; i++)
+		r = start_thread(work, &f->workers[i]);
+	for (unsigned i = 0; r == 0 && i < f->lane_count; i++)
+		r = start_thread(attend, &f->lanes[i]);
+	return r;
 }
 
 int ublk_face_create(struct ublk_face **out, struct control *c, struct ublk_queue *const *queues, unsigned count, bool hold)
@@ -299,11 +310,12 @@ int ublk_face_create(struct ublk_face **out, struct control *c, struct ublk_queu
 	f->hold = hold;
 	f->lane_count = count;
 	f->worker_count = WORKERS;
+	sem_init(&f->begin, 0, 0);
 	sem_init(&f->fetched, 0, 0);
 	for (unsigned i = 0; i < count; i++)
 		make_lane(f, i, queues[i]);
 	for (unsigned i = 0; i < WORKERS; i++)
 		f->workers[i] = (struct worker){ &f->lanes[i % count], buffers + i * (size_t)UBLK_IO_BYTES };
 	*out = f;
-	return 0;
+	return start_threads(f);
 }

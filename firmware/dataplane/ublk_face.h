@@ -16,12 +16,11 @@
 struct control;
 struct ublk_face;
 
-/* The queues are those of one device, all of one depth. Makes every buffer there will be. 0 or ERR_NOMEM. For the life of the
- * process. */
+/* The queues are those of one device, all of one depth. Makes every buffer and thread there will be; they wait. 0 or ERR_NOMEM.
+ * For the life of the process. */
 int ublk_face_create(struct ublk_face **out, struct control *c, struct ublk_queue *const *queues, unsigned count, bool hold);
 
-/* Starts the threads and returns when the kernel has heard of every queue. For control_on_attach. 0, ERR_BUSY, ERR_IO, ERR_NOMEM;
- * after an error the process is to end. */
+/* Returns when the kernel has heard of every queue. Once, for control_on_attach. 0, ERR_BUSY, ERR_IO. */
 int ublk_face_fetch(void *face);
 
 #endif

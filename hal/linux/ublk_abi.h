@@ -8,7 +8,7 @@
 
 #define ABI_INFO       _IOR('u', UBLK_CMD_GET_DEV_INFO, struct ublksrv_ctrl_cmd)
 #define ABI_ADD        _IOWR('u', UBLK_CMD_ADD_DEV, struct ublksrv_ctrl_cmd)
-#define ABI_DELETE     _IOWR('u', UBLK_CMD_DEL_DEV, struct ublksrv_ctrl_cmd)
+#define ABI_DELETE     _IOR('u', 0x14, struct ublksrv_ctrl_cmd) /* DEL_DEV_ASYNC: waits for nobody who has it open */
 #define ABI_START      _IOWR('u', UBLK_CMD_START_DEV, struct ublksrv_ctrl_cmd)
 #define ABI_STOP       _IOWR('u', UBLK_CMD_STOP_DEV, struct ublksrv_ctrl_cmd)
 #define ABI_PARAMETERS _IOWR('u', UBLK_CMD_SET_PARAMS, struct ublksrv_ctrl_cmd)

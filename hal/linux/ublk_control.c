@@ -240,6 +240,9 @@ static const struct ublk_control_ops kernel_ops = { .begin = begin, .cancel = ca
 int ublk_control_open(struct ublk_control **out)
 {
 	static const uint8_t operations[] = { IORING_OP_URING_CMD, IORING_OP_ASYNC_CANCEL, IORING_OP_WRITE };
+	static const struct ublk_ring_rules rules = { .operations = operations,
+						      .count = sizeof operations,
+						      .flags = IOSQE_ASYNC };
 	struct kernel_control *k = calloc(1, sizeof *k);
 	int r;
 
@@ -254,7 +257,7 @@ int ublk_control_open(struct ublk_control **out)
 		free(k);
 		return r;
 	}
-	r = ublk_ring_make(&k->ring, COMMANDS, IORING_SETUP_SQE128, operations, sizeof operations, NULL, 0);
+	r = ublk_ring_make(&k->ring, COMMANDS, IORING_SETUP_SQE128, &rules);
 	if (r != 0) {
 		close(k->fd);
 		free(k);

@@ -9,7 +9,7 @@
 #include "base/error.h"
 #include "base/log.h"
 
-enum { OPERATIONS_MAX = 4, RULES_MAX = OPERATIONS_MAX + 2 };
+enum { OPERATIONS_MAX = 4, RULES_MAX = OPERATIONS_MAX + 2 }; /* and flags: allowed, required */
 
 /* liburing 2.3 declares functions for these two registrations and does not export them. */
 static int registration(const struct io_uring *ring, unsigned what, const void *argument, unsigned count)
@@ -25,18 +25,20 @@ static unsigned rule(struct io_uring_restriction *r, unsigned n, uint16_t kind, 
 	return n + 1;
 }
 
-static int restrict_to(const struct io_uring *ring, const uint8_t *operations, size_t count, bool files_only)
+static int restrict_to(const struct io_uring *ring, const struct ublk_ring_rules *rules)
 {
-	struct io_uring_restriction rules[RULES_MAX];
+	struct io_uring_restriction list[RULES_MAX];
 	unsigned n = 0;
 
-	if (count > OPERATIONS_MAX)
+	if (rules->count > OPERATIONS_MAX)
 		return -EINVAL;
-	for (size_t i = 0; i < count; i++)
-		n = rule(rules, n, IORING_RESTRICTION_SQE_OP, operations[i]);
-	if (files_only)
-		n = rule(rules, n, IORING_RESTRICTION_SQE_FLAGS_REQUIRED, IOSQE_FIXED_FILE);
-	return registration(ring, IORING_REGISTER_RESTRICTIONS, rules, n);
+	for (size_t i = 0; i < rules->count; i++)
+		n = rule(list, n, IORING_RESTRICTION_SQE_OP, rules->operations[i]);
+	if (rules->flags != 0)
+		n = rule(list, n, IORING_RESTRICTION_SQE_FLAGS_ALLOWED, rules->flags);
+	if (rules->file_count > 0)
+		n = rule(list, n, IORING_RESTRICTION_SQE_FLAGS_REQUIRED, IOSQE_FIXED_FILE);
+	return registration(ring, IORING_REGISTER_RESTRICTIONS, list, n);
 }
 
 static int refused(int r, const char *what)
@@ -46,21 +48,20 @@ static int refused(int r, const char *what)
 	return r == -ENOMEM ? ERR_NOMEM : ERR_UNSUPPORTED;
 }
 
-int ublk_ring_make(struct io_uring *ring, unsigned entries, unsigned flags, const uint8_t *operations, size_t count,
-		   const int *files, unsigned file_count)
+int ublk_ring_make(struct io_uring *ring, unsigned entries, unsigned flags, const struct ublk_ring_rules *rules)
 {
 	const char *what = "a ring cannot be made";
 	int r = io_uring_queue_init(entries, ring, flags | IORING_SETUP_R_DISABLED);
 
 	if (r < 0)
 		return refused(r, what);
-	if (file_count > 0) {
+	if (rules->file_count > 0) {
 		what = "files cannot be registered";
-		r = io_uring_register_files(ring, files, file_count);
+		r = io_uring_register_files(ring, rules->files, rules->file_count);
 	}
 	if (r >= 0) {
 		what = "a ring cannot be restricted";
-		r = restrict_to(ring, operations, count, file_count > 0);
+		r = restrict_to(ring, rules);
 	}
 	if (r >= 0) {
 		what = "a ring cannot be enabled";

@@ -7,9 +7,15 @@
 
 #include <liburing.h>
 
-/* A ring of so many entries that takes these operations only; with files (count may be 0), on these files only, as number 0, 1,
- * ... No registration of any kind is taken any more. 0, ERR_UNSUPPORTED, ERR_NOMEM; logged. */
-int ublk_ring_make(struct io_uring *ring, unsigned entries, unsigned flags, const uint8_t *operations, size_t count,
-		   const int *files, unsigned file_count);
+struct ublk_ring_rules {
+	const uint8_t *operations; /* it takes these, and no others */
+	size_t count;
+	uint8_t flags;    /* IOSQE_* that may come with them */
+	const int *files; /* on these files only, as number 0, 1, ...; none: on any */
+	unsigned file_count;
+};
+
+/* A ring of so many entries. No registration of any kind is taken any more. 0, ERR_UNSUPPORTED, ERR_NOMEM; logged. */
+int ublk_ring_make(struct io_uring *ring, unsigned entries, unsigned flags, const struct ublk_ring_rules *rules);
 
 #endif

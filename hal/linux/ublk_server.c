@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
@@ -20,6 +21,7 @@
 #include "ublk_ring.h"
 
 enum { FILE_DEVICE, FILE_WAKE, FILE_COUNT };
+enum { OPEN_WAIT_MS = 2000, OPEN_STEP_MS = 10 };
 enum { WAKE = UINT16_MAX }; /* user data of the read on the wake descriptor; else it is the tag */
 
 struct kernel_queue {
@@ -75,13 +77,31 @@ static void listen_to_wakes(struct kernel_queue *k)
 	e->len = sizeof k->woken;
 }
 
+/* As late as can be: linux 6.12 lets one process map a device until a succession, and a succession needs a server that fetched.
+ * One that ends before either leaves the device as it was. */
+static int map_requests(struct kernel_queue *k)
+{
+	off_t stride = page_up(UBLK_MAX_QUEUE_DEPTH * sizeof(struct ublksrv_io_desc));
+	size_t size = (size_t)page_up(k->base.depth * sizeof(struct ublksrv_io_desc));
+	void *p = mmap(NULL, size, PROT_READ, MAP_SHARED, k->device_fd, UBLKSRV_CMD_BUF_OFFSET + k->index * stride);
+
+	if (p == MAP_FAILED) {
+		log_error("ublk: the requests of queue %u cannot be mapped: %s", k->index, strerror(errno));
+		return ERR_IO;
+	}
+	k->requests = p;
+	return 0;
+}
+
 /* A fetch is answered when a request comes; one that is answered at once was refused. */
 static int fetch(struct ublk_queue *q)
 {
 	struct kernel_queue *k = of(q);
 	struct io_uring_cqe *done;
-	int r;
+	int r = map_requests(k);
 
+	if (r != 0)
+		return r;
 	for (unsigned tag = 0; tag < q->depth; tag++)
 		command(k, ABI_FETCH, (uint16_t)tag, 0);
 	listen_to_wakes(k);
@@ -199,37 +219,39 @@ static const struct ublk_queue_ops kernel_ops = {
 	.wake = wake,
 };
 
+/* The last server's file is closed a moment after its process was reaped. */
+static int open_patiently(const char *path)
+{
+	const struct timespec step = { .tv_nsec = OPEN_STEP_MS * 1000000 };
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+
+	for (int ms = 0; fd < 0 && errno == EBUSY && ms < OPEN_WAIT_MS; ms += OPEN_STEP_MS) {
+		nanosleep(&step, NULL);
+		fd = open(path, O_RDWR | O_CLOEXEC);
+	}
+	return fd;
+}
+
 static int open_device(uint32_t device, int *fd)
 {
 	char path[32];
 
 	snprintf(path, sizeof path, "/dev/ublkc%u", device);
-	*fd = open(path, O_RDWR | O_CLOEXEC);
+	*fd = open_patiently(path);
 	if (*fd >= 0)
 		return 0;
 	log_error("%s: %s%s", path, strerror(errno), errno == EBUSY ? ": another server has it" : "");
 	return error_from_errno(errno);
 }
 
-static int map_requests(struct kernel_queue *k)
-{
-	off_t stride = page_up(UBLK_MAX_QUEUE_DEPTH * sizeof(struct ublksrv_io_desc));
-	size_t size = (size_t)page_up(k->base.depth * sizeof(struct ublksrv_io_desc));
-	void *p = mmap(NULL, size, PROT_READ, MAP_SHARED, k->device_fd, UBLKSRV_CMD_BUF_OFFSET + k->index * stride);
-
-	if (p == MAP_FAILED) {
-		log_error("ublk: the requests of queue %u cannot be mapped: %s", k->index, strerror(errno));
-		return ERR_IO;
-	}
-	k->requests = p;
-	return 0;
-}
-
 static int make_queue(struct ublk_queue **out, int device_fd, unsigned index, unsigned depth)
 {
 	static const uint8_t operations[] = { IORING_OP_URING_CMD, IORING_OP_READ };
-	struct kernel_queue *k = calloc(1, sizeof *k);
 	int files[FILE_COUNT], r;
+	const struct ublk_ring_rules rules = {
+		.operations = operations, .count = sizeof operations, .files = files, .file_count = FILE_COUNT
+	};
+	struct kernel_queue *k = calloc(1, sizeof *k);
 
 	if (k == NULL)
 		return ERR_NOMEM;
@@ -241,10 +263,7 @@ static int make_queue(struct ublk_queue **out, int device_fd, unsigned index, un
 		return ERR_NOMEM;
 	files[FILE_DEVICE] = device_fd;
 	files[FILE_WAKE] = k->wake_fd;
-	r = ublk_ring_make(&k->ring, 2 * (depth + 1), IORING_SETUP_COOP_TASKRUN, operations, sizeof operations, files,
-			   FILE_COUNT);
-	if (r == 0)
-		r = map_requests(k);
+	r = ublk_ring_make(&k->ring, 2 * (depth + 1), IORING_SETUP_COOP_TASKRUN, &rules);
 	*out = &k->base;
 	return r;
 }

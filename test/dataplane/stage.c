@@ -121,12 +121,15 @@ static void exec_server(void)
 	_exit(121);
 }
 
-static void exec_one_shot(const char *what)
+static void exec_dataplane(const char *const *arguments)
 {
 	char path[256];
+	const char *all[16] = { path };
 
 	snprintf(path, sizeof path, "%s/fallgate-dataplane", stage_bin);
-	execl(path, path, what, (char *)NULL);
+	for (int i = 0; i < 14 && arguments[i] != NULL; i++)
+		all[i + 1] = arguments[i];
+	execv(path, (char *const *)(uintptr_t)all);
 	_exit(121);
 }
 
@@ -151,10 +154,10 @@ static int listen_on(struct stage *s)
 	return fd;
 }
 
-/* one_shot NULL: the server. */
-static void start(struct stage *s, const char *one_shot)
+/* arguments NULL: the server. */
+static void start(struct stage *s, const char *const *arguments)
 {
-	bool server = one_shot == NULL;
+	bool server = arguments == NULL;
 	int pair[2], listener = server ? listen_on(s) : -1;
 
 	assert_int_equal(s->child, 0);
@@ -165,7 +168,7 @@ static void start(struct stage *s, const char *one_shot)
 		take_places(s, pair[1], server ? SERVER_CHANNEL_FD : CREATOR_CHANNEL_FD, listener);
 		if (server)
 			exec_server();
-		exec_one_shot(one_shot);
+		exec_dataplane(arguments);
 	}
 	close(pair[1]);
 	if (listener >= 0)
@@ -176,12 +179,17 @@ static void start(struct stage *s, const char *one_shot)
 
 void stage_start_creator(struct stage *s)
 {
-	start(s, "create");
+	start(s, (const char *[]){ "create", NULL });
 }
 
 void stage_start_job(struct stage *s)
 {
-	start(s, "offline");
+	start(s, (const char *[]){ "offline", NULL });
+}
+
+void stage_start_with(struct stage *s, const char *const *arguments)
+{
+	start(s, arguments);
 }
 
 void stage_start_server(struct stage *s)

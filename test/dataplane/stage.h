@@ -43,6 +43,7 @@ void stage_end(struct stage *s);
 void stage_start_creator(struct stage *s);   /* and takes its HELLO */
 void stage_start_server(struct stage *s);    /* likewise */
 void stage_start_job(struct stage *s);       /* likewise */
+void stage_start_with(struct stage *s, const char *const *arguments); /* fallgate-dataplane with these; likewise */
 int stage_wait_end(struct stage *s, int ms); /* the exit code, -SIGNAL, or fails the test when it does not end */
 void stage_kill(struct stage *s);
 char *stage_log(struct stage *s); /* to be freed */

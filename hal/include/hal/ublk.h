@@ -64,7 +64,7 @@ enum ublk_verb {
 	UBLK_RENEW,   /* START_USER_RECOVERY: the next server may open; ERR_BUSY while the kernel is not done with the last one */
 	UBLK_GO_ON,   /* END_USER_RECOVERY: waits as START does; pid */
 	UBLK_STOP,    /* the block device goes; what waits fails */
-	UBLK_DELETE,  /* the device goes, when its last user has closed it */
+	UBLK_DELETE,  /* the device goes; its number is free when its last user has closed it */
 	UBLK_SETTING, /* writes *setting to setting_fd, a file of sysfs: waits until the queue is idle */
 	UBLK_VERB_COUNT
 };
