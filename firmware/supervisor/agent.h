@@ -11,6 +11,7 @@
 struct alerts;
 struct console;
 struct creation;
+struct indication;
 struct credentials;
 struct kek;
 struct management;
@@ -18,6 +19,7 @@ struct tamper_line;
 struct tpm_state;
 struct volume;
 struct wallclock;
+struct watchdog_feeder;
 
 struct agent {
 	struct loop loop;
@@ -35,6 +37,8 @@ struct agent {
 	struct tamper_line *tamper;
 	struct tpm_state *tpm; /* NULL: nothing was asked of it yet */
 	struct alerts *alerts;
+	struct watchdog_feeder *watchdog;
+	struct indication *indication;
 	uint64_t sequence; /* of alerts and of orders to lock, one count for both: which came first */
 	struct wallclock *wallclock;
 	struct creation *creation; /* the one that is under way, or NULL */

@@ -21,6 +21,8 @@
 #include <ini.h>
 
 #include "base/error.h"
+#include "hal/board.h"
+#include "hal/indicator.h"
 #include "hal/tamper.h"
 
 #define SECOND UINT64_C(1000000000)
@@ -293,6 +295,32 @@ static bool a_tpm_pcrs(struct reader *r, const char *key, const char *v)
 	}
 	r->config->tpm_pcrs = pcrs;
 	return true;
+}
+
+static bool a_watchdog(struct reader *r, const char *key, const char *v)
+{
+	char *out = r->config->watchdog;
+
+	if (strcmp(v, "none") == 0 || strcmp(v, "auto") == 0)
+		return take_text(r, key, v, out, PATH_MAX_BYTES);
+	return v[0] == '/' ? take_path(r, key, v, out, PATH_MAX_BYTES)
+			   : wrong(r, "%s = %.200s is not none, auto or a device; write e.g. /dev/watchdog0", key, v);
+}
+
+static bool a_watchdog_timeout(struct reader *r, const char *key, const char *v)
+{
+	uint64_t *ns = &r->config->watchdog_timeout_ns;
+
+	if (!take_duration(r, key, v, ns, 4 * SECOND, 600 * SECOND))
+		return false;
+	return *ns % SECOND == 0 || wrong(r, "%s = %.100s is not in whole seconds; write it so", key, v);
+}
+
+static bool a_indicator(struct reader *r, const char *key, const char *v)
+{
+	if (strcmp(v, "none") != 0 && !indicator_where_good(v))
+		return wrong(r, "%s = %.200s is not none, led:NAME or console:/dev/NAME; write one of these", key, v);
+	return take_text(r, key, v, r->config->indicator, sizeof r->config->indicator);
 }
 
 /* ---- [kek NAME] ---- */
@@ -687,6 +715,7 @@ static bool l_time_limit(struct reader *r, const char *key, const char *v)
 
 static bool t_source(struct reader *r, const char *key, const char *v)
 {
+	r->config->tamper[0] = '\0';
 	if (strcmp(v, "none") == 0)
 		return true;
 	if (!tamper_source_good(v))
@@ -716,6 +745,9 @@ static const struct key_row agent_keys[] = {
 	{ "user_tpm",       a_user_tpm,       false, false },
 	{ "tpm",            a_tpm,            false, false },
 	{ "tpm_pcrs",       a_tpm_pcrs,       false, false },
+	{ "watchdog",       a_watchdog,       false, false },
+	{ "watchdog_timeout", a_watchdog_timeout, false, false },
+	{ "indicator",      a_indicator,      false, false },
 	{ NULL, NULL, false, false },
 };
 
@@ -1029,12 +1061,26 @@ static void check_tpm(const struct config *c, struct config_errors *errors)
 			add_error(errors, "%.200s: pin-source=tpm: and [agent] names no TPM; add tpm = /dev/tpmrm0 there", c->keks[i].where);
 }
 
+/* What the board says, by the same rules. */
+static void take_board(struct config *c, const struct board *b, struct config_errors *errors)
+{
+	struct reader r = { .path = "board.c", .config = c, .errors = errors };
+	char timeout[16];
+
+	snprintf(timeout, sizeof timeout, "%us", b->watchdog_timeout_s);
+	a_watchdog(&r, "watchdog", b->watchdog);
+	a_watchdog_timeout(&r, "watchdog_timeout", timeout);
+	a_indicator(&r, "indicator", b->indicator);
+	t_source(&r, "tamper", b->tamper);
+}
+
 int config_load(struct config *c, const char *path, const char *libexec_dir, struct config_errors *errors)
 {
 	struct reader r = { .path = path, .config = c, .errors = errors };
 
 	errors->count = 0;
 	set_defaults(c, path, libexec_dir);
+	take_board(c, &board, errors);
 	read_file(&r);
 	if (c->libexec_dir[0] == '\0')
 		strcpy(c->libexec_dir, FALLGATE_LIBEXEC);

@@ -83,6 +83,9 @@ struct config {
 	struct config_user alert_user;
 	uint64_t alert_limit_ns;
 	char tamper[PATH_MAX_BYTES]; /* the tamper line; empty: none */
+	char watchdog[PATH_MAX_BYTES]; /* "none", "auto" or a device */
+	uint64_t watchdog_timeout_ns;
+	char indicator[PATH_MAX_BYTES]; /* "none", or where */
 	char tpm[PATH_MAX_BYTES];    /* where; empty: none */
 	uint32_t tpm_pcrs;           /* a bit each */
 	struct config_user user_hsm, user_dataplane, user_mgmt, user_tpm;

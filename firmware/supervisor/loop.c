@@ -138,6 +138,7 @@ void loop_once(struct loop *l)
 	n = epoll_wait(l->epoll_fd, &e, 1, -1);
 	if (n < 0 && errno != EINTR)
 		fatal("epoll_wait: %s", strerror(errno));
+	l->rounds++;
 	if (n == 1) {
 		struct watch *w = e.data.ptr;
 

@@ -27,6 +27,7 @@ struct timer {
 struct loop {
 	int epoll_fd, timer_fd;
 	struct timer *first; /* armed ones, the earliest first */
+	uint64_t rounds;     /* how often it has waited */
 	struct watch timer_watch;
 };
 

@@ -21,12 +21,14 @@
 #include "creation.h"
 #include "credentials.h"
 #include "hal/sandbox.h"
+#include "indication.h"
 #include "kek.h"
 #include "manage.h"
 #include "tamper.h"
 #include "tpm.h"
 #include "volume.h"
 #include "wallclock.h"
+#include "watchdog.h"
 
 enum { STOP_DEADLINE_S = 12, STOP_LOOK_MS = 20 };
 
@@ -251,6 +253,7 @@ static int start(struct supervisor *s)
 	for (unsigned i = 0; i < a->config.volume_count; i++)
 		add_volume(a, a->config.volumes[i].name, &a->config.volumes[i]);
 	records_each_volume(&a->records, add_recorded, a);
+	indication_start(a);
 	r = console_start(a);
 	if (r == 0)
 		r = alerts_start(a);
@@ -263,12 +266,15 @@ static int start(struct supervisor *s)
 		return ERR_UNSUPPORTED;
 	}
 	r = tamper_start(a);
+	if (r == 0)
+		r = watchdog_start(a);
 	if (r != 0)
 		return r;
 	wallclock_start(&s->wallclock, a);
 	tpm_start(a);
 	audit_agent(a, "started");
 	attach_all(a);
+	indication_update(a);
 	return 0;
 }
 
@@ -295,6 +301,8 @@ static void end(struct supervisor *s)
 		credentials_destroy(a->credentials);
 	ledger_close(&a->ledger);
 	records_close(&a->records);
+	indication_stop(a);
+	watchdog_end(a);
 }
 
 static int run(struct supervisor *s)

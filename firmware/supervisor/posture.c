@@ -15,6 +15,7 @@
 #include "manage.h"
 #include "tpm.h"
 #include "volume.h"
+#include "watchdog.h"
 
 enum { SECRET_IN_MEMFD_SECRET = 1 }; /* of enum secret_memory_kind, as DP_OPENED tells it */
 
@@ -147,6 +148,15 @@ static void look_at_tpm(const struct agent *a, struct msg_mg_agent *out)
 			line(out, true, "the PIN of KEK %s is sealed to the boot state", kek_config(a->keks[i])->name);
 }
 
+static void look_at_watchdog(const struct agent *a, struct msg_mg_agent *out)
+{
+	char text[160];
+	bool good = watchdog_posture(a, text, sizeof text);
+
+	if (text[0] != '\0')
+		line(out, good, "%s", text);
+}
+
 void posture_fill(struct agent *a, struct msg_mg_agent *out)
 {
 	bool users = own_users(&a->config), walls = strcmp(sandbox_kind(), "none") != 0;
@@ -168,6 +178,7 @@ void posture_fill(struct agent *a, struct msg_mg_agent *out)
 	look_at_core_files(out);
 	look_at_ptrace(out);
 	look_at_tpm(a, out);
+	look_at_watchdog(a, out);
 	for (unsigned i = 0; i < a->kek_count; i++)
 		if (kek_software_token(a->keks[i]))
 			line(out, false, "KEK %s is in a software token: for tests only", kek_config(a->keks[i])->name);

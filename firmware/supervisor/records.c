@@ -31,6 +31,7 @@ static const struct {
 	[RECORD_GATE] = { "gate", "gates/%s" },
 	[RECORD_CREDENTIALS] = { "credentials", "%s" },
 	[RECORD_CLOCK] = { "clock", "%s" },
+	[RECORD_WATCHDOG] = { "watchdog", "%s" },
 };
 
 /* ---- directory and device key ---- */
@@ -305,6 +306,13 @@ static const struct field_row clock_fields[] = {
 	{ .key = NULL },
 };
 
+static const struct field_row watchdog_fields[] = {
+	{ .key = "boot_id",       .type = FIELD_TEXT, ARRAY(watchdog_record, boot_id) },
+	{ .key = "resets",        .type = FIELD_U32,  AT(watchdog_record, resets) },
+	{ .key = "armed_wall_ns", .type = FIELD_U64,  AT(watchdog_record, armed_wall_ns) },
+	{ .key = NULL },
+};
+
 static const struct field_row pin_fields[] = {
 	{ .key = "state",         .type = FIELD_ENUM, AT(pin_record, state), .max = PIN_STATE_COUNT - 1 },
 	{ .key = "inode",         .type = FIELD_U64,  AT(pin_record, inode) },
@@ -356,6 +364,16 @@ uint64_t records_read_clock(const struct records *r)
 int records_write_clock(const struct records *r, uint64_t last_seen_ns)
 {
 	return write_fields(r, RECORD_CLOCK, "clock", clock_fields, &(struct clock_record){ last_seen_ns });
+}
+
+int records_read_watchdog(const struct records *r, struct watchdog_record *out)
+{
+	return read_fields(r, RECORD_WATCHDOG, "watchdog", watchdog_fields, out, sizeof *out);
+}
+
+int records_write_watchdog(const struct records *r, const struct watchdog_record *in)
+{
+	return write_fields(r, RECORD_WATCHDOG, "watchdog", watchdog_fields, in);
 }
 
 int records_read_gate(const struct records *r, const char *name, struct gate_record *out)

@@ -12,9 +12,9 @@
 #include "ipc/message.h"
 #include "revocation/revocation.h"
 
-enum { RECORD_MAX_BYTES = 65536, DEVICE_KEY_BYTES = 32 };
+enum { RECORD_MAX_BYTES = 65536, DEVICE_KEY_BYTES = 32, BOOT_ID_BYTES = 40 };
 
-enum record_kind { RECORD_KEK, RECORD_PIN, RECORD_SEALED, RECORD_VOLUME, RECORD_GATE, RECORD_CREDENTIALS, RECORD_CLOCK, RECORD_KIND_COUNT };
+enum record_kind { RECORD_KEK, RECORD_PIN, RECORD_SEALED, RECORD_VOLUME, RECORD_GATE, RECORD_CREDENTIALS, RECORD_CLOCK, RECORD_WATCHDOG, RECORD_KIND_COUNT };
 
 struct records {
 	int dir_fd; /* -1: closed */
@@ -81,9 +81,19 @@ struct sealed_record {
 	uint8_t blob[SEALED_MAX_BYTES];
 };
 
+/* The start at which the watchdog was armed last. */
+struct watchdog_record {
+	char boot_id[BOOT_ID_BYTES];
+	uint32_t resets; /* starts in a row that it brought about, that one included */
+	uint64_t armed_wall_ns;
+};
+
 /* The latest wall time that was ever believed, in nanoseconds; reading it without a record, or one that is damaged, gives 0. */
 uint64_t records_read_clock(const struct records *r);
 int records_write_clock(const struct records *r, uint64_t last_seen_ns);
+
+int records_read_watchdog(const struct records *r, struct watchdog_record *out);
+int records_write_watchdog(const struct records *r, const struct watchdog_record *in);
 
 int records_read_gate(const struct records *r, const char *name, struct gate_record *out);
 int records_write_gate(const struct records *r, const char *name, const struct gate_record *in);

@@ -10,6 +10,7 @@
 #include "agent.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "indication.h"
 #include "job.h"
 #include "kek.h"
 #include "manage.h"
@@ -115,6 +116,7 @@ static void step(struct volume *v, enum gate_event event, enum gate_cause cause)
 		volume_write_gate(v);
 	if (s.changed || (s.actions & ACT_AUDIT) != 0)
 		manage_push_volume(v->agent, v);
+	indication_update(v->agent);
 	if (gate_state_serves(s.next.state) && !gate_state_serves(before.state))
 		manage_push_agent(v->agent); /* the posture says where the keys are */
 }

@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "config.h"
+#include "loop.h"
 
 enum { LEDGER_QUEUE = 512 };
 
@@ -31,6 +32,7 @@ struct writer {
 	struct ledger *ledger;
 	int done_fd;
 	bool stopping, audit_good;
+	uint64_t asked, answered, asked_ns;
 	struct gate_place gates[CONFIG_VOLUMES_MAX];
 	uint64_t clock_ns; /* 0: none waits */
 	struct ledger_entry lines[LEDGER_QUEUE];
@@ -94,6 +96,7 @@ static void *run(void *context)
 	for (;;) {
 		struct gate_place *g = waiting_gate(w);
 
+		w->answered = w->asked;
 		if (g != NULL)
 			write_gate(w, g);
 		else if (w->clock_ns != 0)
@@ -220,6 +223,22 @@ bool writer_take(struct writer *w, struct written_gate *out)
 		eventfd_read(w->done_fd, &n);
 	pthread_mutex_unlock(&w->lock);
 	return found;
+}
+
+uint64_t writer_silent_ns(struct writer *w)
+{
+	uint64_t silent = 0;
+
+	pthread_mutex_lock(&w->lock);
+	if (w->answered == w->asked) {
+		w->asked++;
+		w->asked_ns = boot_now();
+		pthread_cond_signal(&w->more);
+	} else {
+		silent = boot_now() - w->asked_ns;
+	}
+	pthread_mutex_unlock(&w->lock);
+	return silent;
 }
 
 bool writer_audit_good(struct writer *w)

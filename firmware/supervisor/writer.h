@@ -36,6 +36,9 @@ int writer_fd(const struct writer *w);
 /* The next gate record that was written (or not); false: none now. Clears the eventfd when the last one is taken. */
 bool writer_take(struct writer *w, struct written_gate *out);
 
+/* For how long the thread has not answered: asked anew at each call once it has. */
+uint64_t writer_silent_ns(struct writer *w);
+
 /* True while no ledger line was lost. */
 bool writer_audit_good(struct writer *w);
 

@@ -35,6 +35,41 @@ class MachineError(Exception):
     pass
 
 
+class Events:
+    def __init__(self, path):
+        self.path = path
+
+    def __enter__(self):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.connect(str(self.path))
+        self.socket.sendall(b'{"execute": "qmp_capabilities"}\n')
+        self.data = b""
+        return self
+
+    def __exit__(self, *_):
+        self.socket.close()
+
+    def next(self, name, timeout):
+        """True once that event came; False if it did not in time."""
+        end = time.monotonic() + timeout
+        while (left := end - time.monotonic()) > 0:
+            line, newline, rest = self.data.partition(b"\n")
+            if newline:
+                self.data = rest
+                if json.loads(line).get("event") == name:
+                    return True
+                continue
+            self.socket.settimeout(left)
+            try:
+                got = self.socket.recv(4096)
+            except TimeoutError:
+                return False
+            if not got:
+                raise MachineError("QEMU has ended")
+            self.data += got
+        return False
+
+
 class Guest:
     def __init__(self, name, folder, build, flavour="dev", kvm=False, data=64 * MIB, more=(), image=None, reboots=False, secure=False,
                  hsm=None, agent_state=None):
@@ -112,6 +147,10 @@ class Guest:
             if "error" in answer:
                 raise MachineError(f"QMP {command}: {answer['error']['desc']}")
             return answer["return"]
+
+    def events(self):
+        """A connection that hears QMP's events; while it is open nothing else speaks QMP."""
+        return Events(self.machine.qmp)
 
     def dump_ram(self):
         """The whole of the guest's memory and its registers, as an ELF core file, of one moment."""
