@@ -9,6 +9,7 @@
 #include "writer.h"
 
 struct alerts;
+struct broker;
 struct console;
 struct creation;
 struct indication;
@@ -39,6 +40,7 @@ struct agent {
 	struct alerts *alerts;
 	struct watchdog_feeder *watchdog;
 	struct indication *indication;
+	struct broker *broker; /* of block devices; NULL: nobody asked for one yet */
 	uint64_t sequence; /* of alerts and of orders to lock, one count for both: which came first */
 	struct wallclock *wallclock;
 	struct creation *creation; /* the one that is under way, or NULL */

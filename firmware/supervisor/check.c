@@ -13,6 +13,7 @@
 #include "kek.h"
 #include "session.h"
 #include "tpm.h"
+#include "volume.h"
 
 enum { AGAIN_MS = 100, AGAIN_MAX = 70 };
 
@@ -151,6 +152,20 @@ static int check_kek(struct agent *a, const struct kek_config *config)
 	return r;
 }
 
+static int check_exports(const struct config *c)
+{
+	char text[TEXT_MAX_BYTES];
+	int worst = 0;
+
+	for (unsigned i = 0; i < c->volume_count; i++) {
+		if (c->volumes[i].export != EXPORT_UBLK || device_possible(c, "/dev/ublk-control", text))
+			continue;
+		printf("%s: volume %s: export = ublk: %s\n", c->volumes[i].where, c->volumes[i].name, text);
+		worst = ERR_UNSUPPORTED;
+	}
+	return worst;
+}
+
 int check_run(struct agent *a, int config_error)
 {
 	int worst = config_error;
@@ -160,6 +175,7 @@ int check_run(struct agent *a, int config_error)
 		return config_error != 0 ? config_error : ERR_IO;
 	}
 	printf("configuration: good: %u KEKs, %u volumes\n", a->config.kek_count, a->config.volume_count);
+	worst = check_exports(&a->config);
 	a->read_only = true;
 	a->records.dir_fd = -1;
 	if (records_open(&a->records, a->config.state_dir, false) == ERR_NOT_FOUND)

@@ -98,6 +98,10 @@ _Noreturn static void become(const struct child_plan *plan, int null_fd, int cha
 	set_signals(plan->block_signals);
 	if (!place_fds(null_fd, channel_fd, plan) || !set_limits(plan->locked_memory))
 		_exit(126);
+	/* A server of a disk must not wait for that disk when it needs memory; the right to say so goes with the user. Where this
+	 * one has none, the server says so. */
+	if (plan->io_flusher)
+		prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
 	if (plan->user.set && sandbox_drop_to(plan->user.uid, plan->user.gid) != 0)
 		_exit(126);
 	/* One that hangs must not outlive the supervisor and keep its address or its token. A dataplane must: it drains. */
@@ -167,7 +171,7 @@ static void take_message(struct child *c, const struct message *m, const struct 
 			child_kill(c, "it is of another version; install all programs of one build");
 			return;
 		}
-		c->stage = c->peer == PEER_MGMT ? STAGE_TALKING : STAGE_IDLE;
+		c->stage = c->peer == PEER_MGMT || c->peer == PEER_BROKER ? STAGE_TALKING : STAGE_IDLE;
 		c->events->hello(c->owner, c);
 	} else {
 		c->events->message(c->owner, c, m, fds, count);
@@ -244,12 +248,13 @@ static void pid_ready(void *context)
 
 static int watch_child(struct child *c, int channel_fd)
 {
-	channel_init(&c->channel, channel_fd, ROLE_SUPERVISOR,
-		     c->peer == PEER_HSM    ? ROLE_HSM
-		     : c->peer == PEER_MGMT ? ROLE_MGMT
-		     : c->peer == PEER_HOOKS ? ROLE_HOOKS
-		     : c->peer == PEER_TPM   ? ROLE_TPM
-					    : ROLE_DATAPLANE);
+	static const enum process_role roles[PEER_COUNT] = {
+		[PEER_HSM] = ROLE_HSM,       [PEER_DATAPLANE] = ROLE_DATAPLANE, [PEER_CREATOR] = ROLE_DATAPLANE,
+		[PEER_JOB] = ROLE_DATAPLANE, [PEER_MGMT] = ROLE_MGMT,           [PEER_CONSOLE] = ROLE_CONSOLE,
+		[PEER_HOOKS] = ROLE_HOOKS,   [PEER_BROKER] = ROLE_UBLK,         [PEER_TPM] = ROLE_TPM,
+	};
+
+	channel_init(&c->channel, channel_fd, ROLE_SUPERVISOR, roles[c->peer]);
 	c->alive = true;
 	c->pid_watch.fd = c->channel_watch.fd = -1;
 	c->pidfd = (int)syscall(SYS_pidfd_open, c->pid, 0);

@@ -48,6 +48,7 @@ struct child_plan {
 	const char *environment[CHILD_ENV_MAX]; /* besides PATH and LD_BIND_NOW; NULL last */
 	bool socket_activation;                 /* LISTEN_FDS=1, LISTEN_PID: fd 3 is a listening socket */
 	bool block_signals;
+	bool io_flusher;        /* PR_SET_IO_FLUSHER: it serves a block device of this machine */
 	bool locked_memory;     /* raise RLIMIT_MEMLOCK as far as it goes */
 	int fds[CHILD_FDS_MAX]; /* become 3, 4; -1: the channel goes there */
 	unsigned fd_count;

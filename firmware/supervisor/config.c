@@ -41,7 +41,8 @@ struct reader {
 	struct config *config;
 	struct kek_config *kek;
 	struct volume_config *volume;
-	unsigned seen; /* bit i: row i of the section's table was given */
+	unsigned seen;  /* bit i: row i of the section's table was given */
+	unsigned given; /* likewise, in the section that ended last */
 	struct config_errors *errors;
 };
 
@@ -539,6 +540,17 @@ static bool v_connections(struct reader *r, const char *key, const char *v)
 	return take_count(r, key, v, &r->volume->connections, 1024, CONNECTIONS_DEFAULT);
 }
 
+static bool v_export(struct reader *r, const char *key, const char *v)
+{
+	static const char *const words[] = { "nbd", "ublk", NULL };
+	unsigned which = 0;
+
+	if (!take_choice(r, key, v, words, &which))
+		return false;
+	r->volume->export = which == 1 ? EXPORT_UBLK : EXPORT_NBD;
+	return true;
+}
+
 static bool v_listen(struct reader *r, const char *key, const char *v)
 {
 	struct volume_config *o = r->volume;
@@ -774,6 +786,7 @@ static const struct key_row volume_keys[] = {
 	{ "integrity_limit", v_integrity_limit, false, false },
 	{ "mount",          v_mount,          false, false },
 	{ "purge_after",    v_purge_after,    false, false },
+	{ "export",         v_export,         false, false },
 	{ "listen",         v_listen,         false, false },
 	{ "listen_mode",    v_listen_mode,    false, false },
 	{ "read_only",      v_read_only,      false, false },
@@ -819,6 +832,7 @@ static void end_section(struct reader *r)
 	for (unsigned i = 0; keys != NULL && keys[i].name != NULL; i++)
 		if (keys[i].needed && (r->seen & 1u << i) == 0)
 			add_error(r->errors, "%.200s: [%.60s] has no %s; add the line", r->path, r->section, keys[i].name);
+	r->given = r->seen;
 	r->seen = 0;
 	r->kek = NULL;
 }
@@ -952,6 +966,20 @@ static void read_file(struct reader *r)
 
 /* ---- what concerns more than one line ---- */
 
+/* A key that says nothing about a block device is a misunderstanding: whoever wrote it expects something of it. */
+static void check_ublk(const struct reader *r)
+{
+	static const char *const nbd_only[] = { "listen", "listen_mode", "connections" };
+
+	for (size_t i = 0; i < sizeof nbd_only / sizeof nbd_only[0]; i++)
+		for (unsigned row = 0; volume_keys[row].name != NULL; row++)
+			if (strcmp(volume_keys[row].name, nbd_only[i]) == 0 && (r->given & 1u << row) != 0)
+				add_error(r->errors, "%.300s: %s belongs to export = nbd, and the export is ublk; leave it out", r->path,
+					  nbd_only[i]);
+	if (geteuid() != 0)
+		add_error(r->errors, "%.300s: export = ublk needs an agent started as root; start it so, or use export = nbd", r->path);
+}
+
 static void read_volume_file(struct config *c, const char *path, const char *name, struct volume_config *out,
 			     struct config_errors *errors)
 {
@@ -966,6 +994,10 @@ static void read_volume_file(struct config *c, const char *path, const char *nam
 	strcpy(out->name, name);
 	snprintf(out->where, sizeof out->where, "%s", path);
 	read_file(&r);
+	if (out->export == EXPORT_UBLK) {
+		check_ublk(&r);
+		return;
+	}
 	if (out->listen == LISTEN_UNIX && out->listen_path[0] == '\0' &&
 	    snprintf(out->listen_path, sizeof out->listen_path, "%s/%s.sock", c->run_dir, name) >= (int)sizeof out->listen_path)
 		add_error(errors, "%.300s: the socket's path is longer than %zu bytes; give a shorter run_dir or listen", path,
@@ -985,12 +1017,25 @@ static bool same_file(const char *a, const char *b)
 	return x.st_dev == y.st_dev && x.st_ino == y.st_ino;
 }
 
+/* A volume below a volume of this agent: each would wait for the other at a lock. */
+static void check_own_device(const struct volume_config *below, const struct volume_config *above, struct config_errors *errors)
+{
+	char link_path[NAME_MAX_BYTES + 16];
+
+	snprintf(link_path, sizeof link_path, "/dev/fallgate/%s", below->name);
+	if (below->export == EXPORT_UBLK && strcmp(above->backing, link_path) == 0)
+		add_error(errors, "%.150s: the backing %s is where volume %s itself appears; name the disk below it, or rename the volume",
+			  above->where, link_path, below->name);
+}
+
 static void check_pair(const struct volume_config *a, const struct volume_config *b, struct config_errors *errors)
 {
 	if (a->backing[0] != '\0' && same_file(a->backing, b->backing))
 		add_error(errors, "%.150s: volumes %s and %s have one backing, %.150s; give each its own", b->where, a->name,
 			  b->name, b->backing);
-	if (a->listen == b->listen && a->listen_port == b->listen_port && strcmp(a->listen_path, b->listen_path) == 0)
+	check_own_device(a, b, errors);
+	check_own_device(b, a, errors);
+	if (a->export == EXPORT_NBD && b->export == EXPORT_NBD && a->listen == b->listen && a->listen_port == b->listen_port && strcmp(a->listen_path, b->listen_path) == 0)
 		add_error(errors, "%.150s: volumes %s and %s listen at one place, %s; give each its own", b->where, a->name,
 			  b->name, b->listen_path);
 }
@@ -1028,6 +1073,8 @@ static void read_volumes(struct config *c, struct config_errors *errors)
 	for (unsigned i = 0; i < c->volume_count; i++)
 		for (unsigned j = 0; j < i; j++)
 			check_pair(&c->volumes[j], &c->volumes[i], errors);
+	for (unsigned i = 0; i < c->volume_count; i++)
+		check_own_device(&c->volumes[i], &c->volumes[i], errors);
 }
 
 static void set_defaults(struct config *c, const char *path, const char *libexec_dir)
@@ -1040,6 +1087,7 @@ static void set_defaults(struct config *c, const char *path, const char *libexec
 		 slash != NULL ? path : ".");
 	strcpy(c->state_dir, "/var/lib/fallgate");
 	strcpy(c->run_dir, "/run/fallgate");
+	strcpy(c->devices, "/dev/fallgate");
 	strcpy(c->nbdkit, FALLGATE_NBDKIT);
 	strcpy(c->coap_address, "127.0.0.1");
 	c->coap_port = 5684;
@@ -1108,6 +1156,7 @@ int config_load_volume(const struct config *c, const char *name, struct volume_c
 	for (unsigned i = 0; i < c->volume_count; i++)
 		if (strcmp(c->volumes[i].name, name) != 0)
 			check_pair(&c->volumes[i], out, errors);
+	check_own_device(out, out, errors);
 	return errors->count == 0 ? 0 : ERR_CONFIG;
 }
 

@@ -41,6 +41,7 @@ struct kek_config {
 enum alert_log { ALERT_LOG_AUTO, ALERT_LOG_OFF, ALERT_LOG_JOURNAL, ALERT_LOG_SYSLOG };
 enum mount_hook { MOUNT_NONE, MOUNT_DROP_CACHES, MOUNT_UNMOUNT, MOUNT_PROGRAM };
 enum listen_kind { LISTEN_UNIX, LISTEN_TCP };
+enum export_kind { EXPORT_NBD, EXPORT_UBLK };
 
 struct volume_config {
 	char name[NAME_MAX_BYTES];
@@ -62,7 +63,8 @@ struct volume_config {
 	uint32_t connections;
 	uint32_t cache_mib;
 	char kernel[16]; /* empty: the best */
-	enum listen_kind listen;
+	enum export_kind export;
+	enum listen_kind listen;   /* this and the following, connections too: NBD only */
 	char listen_path[LISTEN_MAX_BYTES]; /* unix: the path; tcp: the address */
 	uint16_t listen_port;
 	mode_t listen_mode;
@@ -73,6 +75,7 @@ struct config {
 	char volumes_dir[PATH_MAX_BYTES];
 	char state_dir[PATH_MAX_BYTES];
 	char run_dir[PATH_MAX_BYTES];
+	char devices[PATH_MAX_BYTES]; /* where volumes appear as block devices; no key sets it: udev knows it */
 	char libexec_dir[PATH_MAX_BYTES];
 	char nbdkit[PATH_MAX_BYTES];
 	char coap_address[64]; /* "127.0.0.1" */

@@ -98,7 +98,9 @@ void export_uri(const struct volume *v, char *out, size_t size)
 {
 	const struct volume_config *c = &v->config;
 
-	if (v->listen_fd < 0)
+	if (c->export == EXPORT_UBLK)
+		snprintf(out, size, "%s", v->device.path);
+	else if (v->listen_fd < 0)
 		out[0] = '\0';
 	else if (c->listen == LISTEN_UNIX)
 		snprintf(out, size, "nbd+unix:///?socket=%s", c->listen_path);

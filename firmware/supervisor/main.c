@@ -16,6 +16,7 @@
 #include "alerts.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "broker.h"
 #include "check.h"
 #include "console.h"
 #include "creation.h"
@@ -244,8 +245,10 @@ static int start(struct supervisor *s)
 	int r = make_run_dir(a->config.run_dir);
 
 	timer_init(&s->stop_look, stop_look, s);
-	if (r == 0)
+	if (r == 0) {
+		device_sweep(a);
 		r = open_records(a);
+	}
 	if (r == 0)
 		r = make_keks(a);
 	if (r != 0)
@@ -289,6 +292,7 @@ static void end(struct supervisor *s)
 	alerts_stop(a);
 	for (unsigned i = 0; i < a->volume_count; i++)
 		volume_destroy(a->volumes[i]);
+	broker_stop(a);
 	for (unsigned i = 0; i < a->kek_count; i++)
 		kek_destroy(a->keks[i]);
 	tpm_stop(a);

@@ -41,6 +41,11 @@ static const struct permit permits[] = {
 	{ PEER_HOOKS,     MSG_HELLO,       IN(NEW) },
 	{ PEER_MGMT,      MSG_MG_REQUEST,  IN(TALKING) },
 
+	{ PEER_BROKER,    MSG_HELLO,       IN(NEW) },
+	{ PEER_BROKER,    MSG_UB_READY,    IN(TALKING) },
+	{ PEER_BROKER,    MSG_UB_STARTED,  IN(TALKING) },
+	{ PEER_BROKER,    MSG_UB_GONE,     IN(TALKING) },
+
 	{ PEER_CONSOLE,   MSG_CON_REQUEST, IN(TALKING) },
 	{ PEER_TPM,       MSG_HELLO,       IN(NEW) },
 	{ PEER_TPM,       MSG_TP_REPLY,    IN(ASKED) },

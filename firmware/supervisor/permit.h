@@ -24,13 +24,13 @@ enum stage {
 	STAGE_WIPED,     /* dataplane: said so */
 	STAGE_DRAINED,   /* dataplane: said so; if its volume is held, READY comes again */
 	STAGE_CREATING,  /* creator: DP_CREATE and DP_TICKET sent */
-	STAGE_TALKING,   /* mgmt, console */
+	STAGE_TALKING,   /* mgmt, broker, console */
 	STAGE_ASKED,     /* tpm: TP_REQUEST sent */
 	STAGE_JOB,       /* console: its job is under way; it listens */
 	STAGE_COUNT
 };
 
-enum peer { PEER_HSM, PEER_DATAPLANE, PEER_CREATOR, PEER_JOB, PEER_MGMT, PEER_CONSOLE, PEER_HOOKS, PEER_TPM, PEER_COUNT };
+enum peer { PEER_HSM, PEER_DATAPLANE, PEER_CREATOR, PEER_JOB, PEER_MGMT, PEER_CONSOLE, PEER_HOOKS, PEER_BROKER, PEER_TPM, PEER_COUNT };
 
 bool permit_allows(enum peer peer, enum stage stage, enum message_type type);
 

@@ -25,6 +25,10 @@ static void check_done(struct volume *v)
 {
 	if (!v->opened_good || !v->hsm_good || !v->hsm_gone || v->gate.state != GATE_UNLOCKING)
 		return;
+	if (v->config.export == EXPORT_UBLK && v->device.state != DEVICE_LIVE) {
+		device_go(v); /* and here again when it takes requests */
+		return;
+	}
 	v->dataplane.stage = STAGE_SERVING;
 	v->unlock_wanted = false;
 	v->text[0] = '\0';
@@ -202,6 +206,11 @@ bool unlock_cancel(struct volume *v)
 	session_close(&v->unlock); /* it may be in its login: it has no ticket, and can do no harm on its way out */
 	v->held = EV_COUNT;        /* it waited for this; what comes now follows from the step that cancels */
 	return true;
+}
+
+void unlock_device_started(struct volume *v)
+{
+	check_done(v);
 }
 
 void unlock_opened(struct volume *v, const struct message *m)

@@ -75,7 +75,9 @@ static void note_transition(struct volume *v, const struct gate *before)
 	count_down(v);
 	if (before->latched && !v->gate.latched)
 		v->integrity = (struct integrity){ 0 };
-	if (v->config.hold && (gate_state_serves(before->state) || before->state == GATE_LOCKED))
+	/* a block device is not there before the first key: nobody waits for that */
+	if (v->config.hold &&
+	    (gate_state_serves(before->state) || (before->state == GATE_LOCKED && v->config.export == EXPORT_NBD)))
 		v->hold_until_ns = boot_now() + v->config.hold_timeout_ns;
 	if (before->state == GATE_UNLOCKING && now != GATE_AVAILABLE) {
 		v->retry_at_ns = boot_now() + unlock_wait(v);
@@ -102,6 +104,18 @@ static void use_kek(struct volume *v)
 		kek_release(v->kek);
 }
 
+/* What waits in the kernel goes on waiting, or is let go, as the gate now says. */
+static void follow_with_device(struct volume *v, const struct gate *before)
+{
+	if (v->config.hold && gate_state_serves(before->state) && !gate_state_serves(v->gate.state)) {
+		if (volume_holds(v))
+			device_hold(v);
+		else
+			device_doom(v);
+	}
+	device_settle(v);
+}
+
 static void step(struct volume *v, enum gate_event event, enum gate_cause cause)
 {
 	struct gate before = v->gate;
@@ -111,6 +125,8 @@ static void step(struct volume *v, enum gate_event event, enum gate_cause cause)
 	v->gate = s.next;
 	note_transition(v, &before);
 	effects_run(v, s.actions, &before, event);
+	if (v->config.export == EXPORT_UBLK)
+		follow_with_device(v, &before);
 	use_kek(v);
 	if (s.next.seq != before.seq)
 		volume_write_gate(v);
@@ -292,7 +308,53 @@ static void not_ready(struct volume *v, const char *text)
 	volume_feed(v, EV_RECOVERY_REFUSED, CAUSE_ENGINE, NULL, text);
 }
 
-static void start_process(struct volume *v)
+void volume_not_ready(struct volume *v, const char *text)
+{
+	v->restarts = v->restarts < 6 ? v->restarts + 1 : 6;
+	if (v->dataplane_wanted)
+		restart_later(v, restart_wait(v));
+	not_ready(v, text);
+}
+
+static void launch(struct volume *v, const struct child_plan *plan)
+{
+	snprintf(v->dataplane.label, sizeof v->dataplane.label, "dataplane of %s", v->config.name);
+	v->dataplane_ready = v->retired = false;
+	v->generation = 0;
+	timer_arm(&v->agent->loop, &v->ready_deadline, boot_now() + READY_S * SEC_NS);
+	if (child_start(&v->dataplane, plan) != 0) {
+		restart_later(v, RESTART_MAX_S * SEC_NS);
+		not_ready(v, "its process cannot be started; see the log");
+	}
+}
+
+void volume_serve_device(struct volume *v)
+{
+	const struct config *c = &v->agent->config;
+	char program[PATH_MAX_BYTES + 32], name[NAME_MAX_BYTES + 8], device[24], queues[24], depth[24];
+	const char *arguments[] = {
+		program, "serve", name, device, queues, depth, v->config.hold ? "hold=yes" : "hold=no", NULL
+	};
+	struct child_plan plan = { .peer = PEER_DATAPLANE,
+				   .program = program,
+				   .arguments = arguments,
+				   .fds = { -1 },
+				   .fd_count = 1,
+				   .environment = { "GLIBC_TUNABLES=glibc.malloc.perturb=90" },
+				   .block_signals = true,
+				   .io_flusher = true,
+				   .locked_memory = true,
+				   .user = c->user_dataplane };
+
+	snprintf(program, sizeof program, "%s/fallgate-dataplane", c->libexec_dir);
+	snprintf(name, sizeof name, "name=%s", v->config.name);
+	snprintf(device, sizeof device, "device=%u", v->device.number);
+	snprintf(queues, sizeof queues, "queues=%u", v->device.queues);
+	snprintf(depth, sizeof depth, "depth=%u", v->device.depth);
+	launch(v, &plan);
+}
+
+static void serve_nbd(struct volume *v)
 {
 	const struct config *c = &v->agent->config;
 	char plugin[PATH_MAX_BYTES + 32], name[NAME_MAX_BYTES + 8];
@@ -309,7 +371,6 @@ static void start_process(struct volume *v)
 
 	snprintf(plugin, sizeof plugin, "%s/fallgate-nbd.so", c->libexec_dir);
 	snprintf(name, sizeof name, "name=%s", v->config.name);
-	snprintf(v->dataplane.label, sizeof v->dataplane.label, "dataplane of %s", v->config.name);
 	if (v->listen_fd < 0)
 		v->listen_fd = export_listen(v);
 	if (v->listen_fd < 0) {
@@ -320,13 +381,15 @@ static void start_process(struct volume *v)
 	}
 	plan.fds[0] = v->listen_fd;
 	plan.fds[1] = -1;
-	v->dataplane_ready = v->retired = false;
-	v->generation = 0;
-	timer_arm(&v->agent->loop, &v->ready_deadline, boot_now() + READY_S * SEC_NS);
-	if (child_start(&v->dataplane, &plan) != 0) {
-		restart_later(v, RESTART_MAX_S * SEC_NS);
-		not_ready(v, "its process cannot be started; see the log");
-	}
+	launch(v, &plan);
+}
+
+static void start_process(struct volume *v)
+{
+	if (v->config.export == EXPORT_UBLK)
+		device_ask(v);
+	else
+		serve_nbd(v);
 }
 
 static void ready_deadline(void *context)
@@ -394,8 +457,16 @@ void volume_end_hold(struct volume *v)
 	enum stage s = v->dataplane.stage;
 
 	v->hold_until_ns = 0;
+	if (v->config.hold && v->config.export == EXPORT_UBLK)
+		device_doom(v);
 	if (v->config.hold && v->dataplane.alive && (s == STAGE_KEYLESS || s == STAGE_DRAINED))
 		child_kill(&v->dataplane, "what it holds is let go");
+}
+
+/* A process that outlives its lock, for the connections that wait in it. What waits for a block device does so in the kernel. */
+static bool stays(const struct volume *v)
+{
+	return v->config.hold && v->config.export == EXPORT_NBD;
 }
 
 void volume_pins(const struct volume *v, struct msg_dp_attach *out)
@@ -436,8 +507,10 @@ static void backing_opened(void *context, int fd, bool created, const char *text
 	message_init(&m, MSG_DP_ATTACH, v->gate.seq);
 	volume_pins(v, &m.body.dp_attach);
 	m.body.dp_attach.connections = v->config.connections;
-	m.body.dp_attach.hold_ns = v->config.hold ? v->config.hold_timeout_ns : 0;
-	m.body.dp_attach.hold_until_ns = v->config.hold ? v->hold_until_ns : 0;
+	if (stays(v)) {
+		m.body.dp_attach.hold_ns = v->config.hold_timeout_ns;
+		m.body.dp_attach.hold_until_ns = v->hold_until_ns;
+	}
 	r = child_send(&v->dataplane, &m, &fd, 1);
 	close(fd);
 	if (r == 0)
@@ -461,13 +534,13 @@ static void take_ready(struct volume *v, const struct msg_dp_ready *r)
 {
 	if (v->dataplane.stage == STAGE_LOCKING)
 		return; /* crossed the order to lock */
-	if (v->dataplane.stage == STAGE_DRAINED && (!v->config.hold || !r->ok || v->hold_until_ns == 0 || v->retired)) {
-		child_kill(&v->dataplane, v->config.hold ? NULL : "it was to end, and says that it is ready");
+	if (v->dataplane.stage == STAGE_DRAINED && (!stays(v) || !r->ok || v->hold_until_ns == 0 || v->retired)) {
+		child_kill(&v->dataplane, stays(v) ? NULL : "it was to end, and says that it is ready");
 		return;
 	}
 	if (r->ok) {
 		v->dataplane.stage = STAGE_KEYLESS;
-		v->dataplane_ready = true;
+		v->dataplane_ready = v->device.fetched = true;
 		v->busy_until_ns = 0;
 		volume_send_deadlines(v);
 		unlock_try(v);
@@ -501,6 +574,7 @@ static void take_wiped(struct volume *v, const struct msg_dp_wiped *w)
 	}
 	v->dataplane.stage = STAGE_WIPED;
 	v->dataplane_ready = false;
+	device_settle(v);
 	if (v->retired && !waited_for)
 		return;
 	if (self && !waited_for) {
@@ -531,6 +605,8 @@ static void take_drained(struct volume *v, const struct msg_dp_drained *d)
 	v->drain_error = d->error;
 	if (d->error != 0)
 		v->hold_until_ns = 0;
+	if (d->error != 0 && v->config.hold && v->config.export == EXPORT_UBLK)
+		device_doom(v);
 	if (d->error != 0)
 		log_error("volume %s: acknowledged writes may be lost: the drain after the lock failed: %s", v->config.name,
 			  error_text(d->error));
@@ -563,8 +639,10 @@ static void count_bad_tags(struct volume *v, uint64_t count, const char *text)
 	if (!integrity_count(&v->integrity, v->config.integrity_limit, v->config.integrity_window_ns, now, more) ||
 	    (v->gate.latched && v->gate.latch_cause == CAUSE_INTEGRITY))
 		return;
-	snprintf(alarm, sizeof alarm, "integrity_limit: %u or more sectors failed their check within %llu s; %llu since it was opened",
-		 v->config.integrity_limit, (unsigned long long)(v->config.integrity_window_ns / SEC_NS), (unsigned long long)count);
+	snprintf(alarm, sizeof alarm,
+		 "integrity_limit: %u or more sectors failed their check within %llu s; %llu since it was opened",
+		 v->config.integrity_limit, (unsigned long long)(v->config.integrity_window_ns / SEC_NS),
+		 (unsigned long long)count);
 	volume_feed(v, EV_INTEGRITY_ALARM, CAUSE_NONE, NULL, alarm);
 }
 
@@ -621,6 +699,8 @@ static void on_message(void *owner, struct child *c, const struct message *m, in
 static void on_death(void *owner, struct child *c, int status)
 {
 	struct volume *v = owner;
+	/* of a block device that is held every answered write is on the disk: nothing is lost by this end */
+	bool kept = v->config.hold && v->config.export == EXPORT_UBLK;
 	bool served = c->stage == STAGE_SERVING || c->stage == STAGE_LOCKING || c->stage == STAGE_WIPED;
 	bool waited_for = v->gate.state == GATE_LOCKING || v->gate.state == GATE_WIPE_UNCONFIRMED;
 	/* in an unlock: the predecessor that still had to drain, or one that never got as far as a key */
@@ -633,7 +713,7 @@ static void on_death(void *owner, struct child *c, int status)
 	if (c->stage != STAGE_DRAINED && !v->retired)
 		log_warning("dataplane of %s ended (%s %d, %s)", v->config.name, WIFSIGNALED(status) ? "signal" : "exit code",
 			    WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status), stage_name(c->stage));
-	if (served && !v->retired) {
+	if (served && !v->retired && !kept) {
 		if (c->stage == STAGE_WIPED) {
 			v->drained_ns = boot_now();
 			v->drain_error = ERR_IO;
@@ -649,7 +729,9 @@ static void on_death(void *owner, struct child *c, int status)
 		volume_feed(v, EV_DATAPLANE_DEAD, CAUSE_NONE, NULL,
 			    served && !v->retired ? "the dataplane's process ended" : NULL);
 	}
-	if (served) /* what was not flushed may be lost: nobody waits as if nothing had happened */
+	if (v->config.export == EXPORT_UBLK)
+		device_server_ended(v);
+	if (served && !kept) /* what was not flushed may be lost: nobody waits as if nothing had happened */
 		v->hold_until_ns = 0;
 	if (v->dataplane_wanted && !v->dataplane.alive && !v->restart.armed)
 		volume_start_dataplane(v);
@@ -748,6 +830,7 @@ int volume_create(struct volume **out, struct agent *a, const char *name, const 
 	v->dataplane.events = &dataplane_events;
 	v->dataplane.owner = v;
 	timer_init(&v->restart, restart_due, v);
+	device_init(v);
 	timer_init(&v->ready_deadline, ready_deadline, v);
 	timer_init(&v->outage_over, outage_over, v);
 	timer_init(&v->wipe_deadline, wipe_deadline, v);
@@ -781,6 +864,7 @@ void volume_destroy(struct volume *v)
 	opening_abandon(v->opening);
 	opening_abandon(v->purging);
 	child_kill_and_reap(&v->dataplane);
+	device_forget(v);
 	for (size_t i = 0; i < sizeof timers / sizeof timers[0]; i++)
 		timer_disarm(&v->agent->loop, timers[i]);
 	export_unlisten(v);
@@ -802,7 +886,7 @@ struct kek *volume_kek(const struct volume *v)
 
 bool volume_busy(const struct volume *v)
 {
-	return v->dataplane.alive || v->unlock.child.alive || v->job != NULL;
+	return v->dataplane.alive || v->device.state != DEVICE_NONE || v->unlock.child.alive || v->job != NULL;
 }
 
 void volume_status(const struct volume *v, struct msg_mg_volume *out)

@@ -21,6 +21,28 @@ struct queued_event {
 	enum gate_cause cause;
 };
 
+/* The block device, as the broker says: see device.c. */
+enum device_state {
+	DEVICE_NONE,
+	DEVICE_ASKED,   /* UB_ADD sent */
+	DEVICE_READY,   /* a server may open it, or has */
+	DEVICE_GOING,   /* UB_GO sent */
+	DEVICE_LIVE,    /* it takes requests */
+	DEVICE_WAITING, /* its server ended: requests wait, or it is on its way out */
+	DEVICE_REMOVING /* UB_REMOVE sent */
+};
+
+struct device {
+	enum device_state state;
+	bool fetched; /* the last server was ready */
+	bool doomed;  /* nothing is held any more */
+	uint32_t number;
+	uint16_t queues, depth;
+	uint64_t nonce, asked_ns; /* of the last question */
+	struct timer deadline;
+	char path[PATH_MAX_BYTES + 40]; /* empty: it has no name */
+};
+
 struct volume {
 	struct agent *agent;
 	struct volume_config config;
@@ -44,6 +66,7 @@ struct volume {
 	bool dataplane_wanted, dataplane_ready;
 	bool retired;            /* told to end for good: its words no longer concern the gate */
 	uint64_t hold_until_ns;  /* on_lock = hold: CLOCK_BOOTTIME; how long requests may wait; 0: nobody is held */
+	struct device device;    /* export = ublk */
 	struct opening *opening; /* of its backing store, for whichever process is there when it is done */
 	int listen_fd;
 	uint64_t busy_until_ns; /* a predecessor may hold the backing store until then */
@@ -76,7 +99,7 @@ struct volume {
 	uint64_t detected_ns, cut_ns, wiped_ns, drained_ns; /* of the last lock; CLOCK_BOOTTIME */
 	int drain_error;
 	uint64_t alert_sequence, order_sequence; /* of the last alert, of the last order to lock */
-	uint64_t arrived_ns; /* when what is being handled was noticed */
+	uint64_t arrived_ns;                     /* when what is being handled was noticed */
 	uint64_t since_wall_ns;
 	struct msg_dp_opened opened;
 	struct msg_dp_stats stats;
@@ -142,6 +165,27 @@ void unlock_start(struct volume *v);
 void unlock_try(struct volume *v);    /* if wanted and everything is ready */
 bool unlock_cancel(struct volume *v); /* false: the hsm is killed but not reaped yet */
 void unlock_opened(struct volume *v, const struct message *m);
+void unlock_device_started(struct volume *v);
+
+/* For the volume's device: its server can be started; or there is none, and text says why: tried again later. */
+void volume_serve_device(struct volume *v);
+void volume_not_ready(struct volume *v, const char *text);
+
+/* device.c; for volumes whose export is ublk */
+void device_init(struct volume *v);
+void device_forget(struct volume *v);
+void device_ask(struct volume *v);    /* before each start of a server; then volume_serve_device or volume_not_ready is called */
+void device_go(struct volume *v);     /* its server has the key; then unlock_device_started, or the gate hears why not */
+void device_hold(struct volume *v);   /* requests wait, until hold_until_ns at most */
+void device_doom(struct volume *v);   /* nothing is held any more */
+void device_settle(struct volume *v); /* takes away what is not wanted */
+void device_server_ended(struct volume *v); /* reaped */
+void device_message(struct volume *v, const struct message *m);
+void device_lost(struct volume *v, const char *text); /* the broker ended */
+void device_sweep(struct agent *a);                   /* names that a killed agent left */
+
+/* Whether this build and this kernel have ublk; control: /dev/ublk-control. */
+bool device_possible(const struct config *c, const char *control, char text[static TEXT_MAX_BYTES]);
 
 /* export.c */
 int export_listen(const struct volume *v); /* the listening descriptor, or ERR_* (logged) */
@@ -157,8 +201,8 @@ typedef void opening_done(void *context, int fd, bool created, const char *text)
 
 /* Never waits: a store that hangs in its open is the volume's trouble, not the agent's. done is called from the loop, once. 0 or
  * ERR_*. */
-int opening_start(struct opening **out, struct agent *a, const struct volume_config *c, enum opening_kind kind, opening_done *done,
-		  void *context);
+int opening_start(struct opening **out, struct agent *a, const struct volume_config *c, enum opening_kind kind,
+		  opening_done *done, void *context);
 void opening_abandon(struct opening *o); /* done is not called any more; what was opened or made is closed and removed */
 
 /* The same at once. */

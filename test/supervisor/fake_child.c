@@ -1,11 +1,14 @@
-/* Children that fail on demand: started by the supervisor as fallgate-hsm, nbdkit (a serving dataplane), fallgate-dataplane (a
- * job) or fallgate-mgmt, it does what the file hsm.mode, dataplane.mode or job.mode beside it says, read anew at every message.
- * What must hold: in mode "good" it keeps the protocol, so that whatever a test sees in another mode comes from that mode. */
+/* Children that fail on demand: started by the supervisor as fallgate-hsm, nbdkit or `fallgate-dataplane serve` (a serving
+ * dataplane), fallgate-dataplane (a job), fallgate-ublk or fallgate-mgmt, it does what the file hsm.mode, dataplane.mode,
+ * job.mode or broker.mode beside it says, read anew at every message. What must hold: in mode "good" it keeps the protocol, so
+ * that whatever a test sees in another mode comes from that mode. */
 #include <dirent.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -332,6 +335,189 @@ static void job(const struct message *m, const int *fds, unsigned count)
 		job_lock();
 }
 
+/* ---- the broker of block devices ---- */
+
+enum { DEVICES = 4 };
+
+/* As fallgate-ublk keeps them, without a kernel: a device goes when its server does, or waits for the next one. */
+static struct device {
+	char name[NAME_MAX_BYTES]; /* empty: free */
+	unsigned number;
+	uint64_t hold_ns, until_ns;
+	int server; /* pidfd; -1: none */
+	bool live;
+} devices[DEVICES];
+
+static struct device *device_named(const char *name)
+{
+	for (unsigned i = 0; i < DEVICES; i++)
+		if (strcmp(devices[i].name, name) == 0)
+			return &devices[i];
+	return NULL;
+}
+
+static void order(const char *verb, const char *name, const char *more)
+{
+	char line[100];
+
+	snprintf(line, sizeof line, "%s %s%s\n", verb, name, more);
+	note("broker.orders", line);
+}
+
+static void gone(struct device *d, enum ub_reason reason)
+{
+	struct message m;
+
+	message_init(&m, MSG_UB_GONE, 0);
+	strcpy(m.body.ub_gone.name, d->name);
+	m.body.ub_gone.reason = (uint8_t)reason;
+	if (d->server >= 0)
+		close(d->server);
+	memset(d, 0, sizeof *d);
+	tell(&m);
+}
+
+static void broker_add(const struct message *q)
+{
+	const struct msg_ub_add *a = &q->body.ub_add;
+	struct device *d = device_named(a->name);
+	bool kept = d != NULL && d->live && d->hold_ns != 0;
+	static unsigned numbers;
+	char more[40];
+	struct message m;
+
+	snprintf(more, sizeof more, " %llu%s", (unsigned long long)a->hold_ns, a->fetched ? " fetched" : "");
+	order("ADD", a->name, more);
+	if (mode_is("deaf"))
+		hang();
+	if (mode_is("die-at-add"))
+		_exit(11);
+	if (d != NULL && !kept)
+		gone(d, UB_REMOVED);
+	message_init(&m, MSG_UB_READY, q->nonce + (mode_is("stale") ? 1 : 0));
+	strcpy(m.body.ub_ready.name, a->name);
+	if (mode_is("no-ublk")) {
+		m.body.ub_ready.error = ERR_UNSUPPORTED;
+		strcpy(m.body.ub_ready.text, "the kernel has no \033ublk");
+		tell(&m);
+		return;
+	}
+	if (!kept) {
+		d = device_named("");
+		*d = (struct device){ .number = numbers++, .hold_ns = a->hold_ns, .server = -1 };
+		strcpy(d->name, a->name);
+	}
+	m.body.ub_ready.device = d->number;
+	m.body.ub_ready.queues = mode_is("nonsense") ? 0 : 2;
+	m.body.ub_ready.depth = 64;
+	m.body.ub_ready.kept = kept;
+	tell(&m);
+	if (mode_is("gone-when-ready"))
+		gone(d, UB_FAILED);
+}
+
+static void broker_go(const struct message *q)
+{
+	struct device *d = device_named(q->body.ub_go.name);
+	struct message m;
+	bool good = !mode_is("go-fails");
+
+	order("GO", q->body.ub_go.name, "");
+	if (mode_is("hang-go"))
+		return;
+	if (mode_is("slow-go"))
+		usleep(400000);
+	if (mode_is("die-at-go"))
+		_exit(11);
+	if (d == NULL)
+		_exit(7);
+	d->live = good;
+	d->server = (int)syscall(SYS_pidfd_open, q->body.ub_go.pid, 0);
+	d->until_ns = 0;
+	message_init(&m, MSG_UB_STARTED, q->nonce);
+	strcpy(m.body.ub_started.name, d->name);
+	m.body.ub_started.error = good ? 0 : ERR_IO;
+	strcpy(m.body.ub_started.text, good ? "" : "START_DEV was refused");
+	tell(&m);
+	if (!good)
+		gone(d, UB_FAILED);
+}
+
+static void broker(const struct message *m)
+{
+	struct device *d;
+
+	switch (m->type) {
+	case MSG_UB_ADD:
+		broker_add(m);
+		break;
+	case MSG_UB_GO:
+		broker_go(m);
+		break;
+	case MSG_UB_HOLD:
+		order("HOLD", m->body.ub_hold.name, "");
+		d = device_named(m->body.ub_hold.name);
+		if (d != NULL)
+			d->until_ns = m->body.ub_hold.until_ns;
+		break;
+	case MSG_UB_REMOVE:
+		order("REMOVE", m->body.ub_remove.name, "");
+		d = device_named(m->body.ub_remove.name);
+		if (d != NULL)
+			gone(d, UB_REMOVED);
+		break;
+	default:
+		_exit(6);
+	}
+}
+
+static void broker_look(void)
+{
+	for (unsigned i = 0; i < DEVICES; i++) {
+		struct device *d = &devices[i];
+		struct pollfd p = { .fd = d->server, .events = POLLIN };
+
+		if (d->name[0] == '\0')
+			continue;
+		if (d->server >= 0 && poll(&p, 1, 0) == 1) {
+			close(d->server);
+			d->server = -1;
+			if (d->until_ns == 0)
+				d->until_ns = now() + d->hold_ns;
+			if (d->hold_ns == 0) {
+				gone(d, UB_SERVER_GONE);
+				continue;
+			}
+		}
+		if (d->server < 0 && d->live && d->until_ns != 0 && now() > d->until_ns)
+			gone(d, UB_HOLD_OVER);
+	}
+	read_mode("broker");
+	for (unsigned i = 0; i < DEVICES && mode_is("take-away"); i++)
+		if (devices[i].name[0] != '\0')
+			gone(&devices[i], UB_FAILED);
+	if (mode_is("die"))
+		_exit(12);
+}
+
+_Noreturn static void be_broker(void)
+{
+	struct message m;
+	int fds[CHANNEL_FDS_MAX], r;
+	unsigned count;
+
+	for (;;) {
+		r = channel_receive_wait(&supervisor, &m, fds, &count, NULL, 20);
+		if (r == 1) {
+			read_mode("broker");
+			broker(&m);
+		} else if (r != ERR_TIMEOUT) {
+			_exit(0);
+		}
+		broker_look();
+	}
+}
+
 static void mgmt(const struct message *m)
 {
 	(void)m;
@@ -357,26 +543,34 @@ int main(int argc, char **argv)
 {
 	const char *base = strrchr(argv[0], '/');
 	bool serves = base != NULL && strcmp(base, "/nbdkit") == 0, is_hsm = base != NULL && strcmp(base, "/fallgate-hsm") == 0;
-	bool is_job = base != NULL && strcmp(base, "/fallgate-dataplane") == 0;
+	bool is_device = base != NULL && strcmp(base, "/fallgate-dataplane") == 0 && argc > 1 && strcmp(argv[1], "serve") == 0;
+	bool is_job = base != NULL && strcmp(base, "/fallgate-dataplane") == 0 && !is_device;
+	bool is_broker = base != NULL && strcmp(base, "/fallgate-ublk") == 0;
 	int fds[CHANNEL_FDS_MAX];
-	const char *role = serves ? "dataplane" : is_hsm ? "hsm" : is_job ? "job" : "mgmt";
+	const char *role = is_broker ? "broker" : serves || is_device ? "dataplane" : is_hsm ? "hsm" : is_job ? "job" : "mgmt";
 	char given[32];
 	unsigned count;
 	struct message m;
 
-	(void)argc;
 	if (base == NULL)
 		return 2;
 	snprintf(dir, sizeof dir, "%.*s", (int)(base - argv[0]), argv[0]);
 	snprintf(given, sizeof given, "%s.given", role);
 	describe(given);
+	for (int i = 1; i < argc; i++) {
+		note(given, argv[i]);
+		note(given, "\n");
+	}
 	read_mode(role);
 	if (is_job && mode_is("hang-start"))
 		hang();
+	if (is_broker && mode_is("die-at-start"))
+		_exit(3);
 	channel_init(&supervisor, serves ? 4 : 3,
-		     serves || is_job ? ROLE_DATAPLANE
-		     : is_hsm         ? ROLE_HSM
-				      : ROLE_MGMT,
+		     serves || is_job || is_device ? ROLE_DATAPLANE
+		     : is_hsm                      ? ROLE_HSM
+		     : is_broker                   ? ROLE_UBLK
+						   : ROLE_MGMT,
 		     ROLE_SUPERVISOR);
 	message_init(&m, MSG_HELLO, 0);
 	strcpy(m.body.hello.version, FALLGATE_VERSION);
@@ -384,6 +578,9 @@ int main(int argc, char **argv)
 	if (is_hsm && mode_is("other-version"))
 		strcpy(m.body.hello.version, "9.9.9");
 	tell(&m);
+	if (is_broker)
+		be_broker();
+	serves = serves || is_device;
 	while (channel_receive_wait(&supervisor, &m, fds, &count, NULL, -1) == 1) {
 		read_mode(role);
 		if (is_job)
