@@ -72,15 +72,16 @@ class Events:
 
 class Guest:
     def __init__(self, name, folder, build, flavour="dev", kvm=False, data=64 * MIB, more=(), image=None, reboots=False, secure=False,
-                 hsm=None, agent_state=None):
+                 hsm=None, agent_state=None, disks=()):
         """hsm: an OutsideHsm that the guest reaches over its network; agent_state: records made beforehand, with their credentials."""
         self.hsm, self.folder, self.bin = hsm, pathlib.Path(folder), pathlib.Path(build) / "bin"
         state_files = {"etc": hsm.etc} if hsm else {}
         if agent_state:
             state_files["agent"] = agent_state
         self.machine = qemu.Machine(Board(name), flavour, folder, image=image, kvm=kvm, data=data, more=more, reboots=reboots,
-                                    secure=secure, hsm=hsm and hsm.socket, state_files=state_files)
-        self.process, self.keys, self.text = None, {}, ""
+                                    secure=secure, hsm=hsm and hsm.socket, state_files=state_files,
+                                    disks=disks)
+        self.process, self.keys, self.text, self.shells = None, {}, "", 0
 
     # ---- power ----
 
@@ -187,14 +188,25 @@ class Guest:
                 raise MachineError(f"the agent never answered:\n{self.text[-3000:]}")
             time.sleep(0.3)
 
-    def status(self):
-        return json.loads(self.cli("status", "data").stdout)
+    def shell(self, line, timeout=120, check=True):
+        """What that line prints on the guest's console (development flavour). The agent's own lines can stand in between."""
+        self.shells += 1
+        mark = len(self.text)
+        # the echo of the line itself has quotes in the marks
+        self.type(f"echo B''EGIN{self.shells}; {line}; echo E''ND{self.shells} $?")
+        match = self.wait_for(rf"(?s)BEGIN{self.shells}\r?\n(.*)END{self.shells} (\d+)", timeout, mark)
+        if check and match[2] != "0":
+            raise MachineError(f"in the guest: {line}: {match[2]}\n{match[1][-2000:]}")
+        return match[1].replace("\r", "")
 
-    def wait_state(self, state, timeout=120):
+    def status(self, volume="data"):
+        return json.loads(self.cli("status", volume).stdout)
+
+    def wait_state(self, state, timeout=120, volume="data"):
         end, seen = time.monotonic() + timeout, None
         while True:
             try:
-                seen = self.status()
+                seen = self.status(volume)
                 if seen["state"] == state:
                     return seen
             except MachineError as error:
