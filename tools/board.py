@@ -27,7 +27,7 @@ class Board:
         self.name = name
         self.folder = BOARDS / name
         file = self.folder / "board.ini"
-        if not file.is_file():
+        if name not in names():
             raise BoardError(f"there is no board '{name}' with an image. Boards: {', '.join(names())}")
         parser = configparser.ConfigParser(interpolation=None)
         try:

@@ -1,11 +1,13 @@
 """The flashed image: it boots through UEFI, finds itself healthy without any HSM, takes an update, and an update that does not work
-is tried as often as the loader was told and then left for the one before it."""
+is tried as often as the loader was told and then left for the one before it. What a slot on trial writes, the older one reads."""
 
 import json
+import os
 import re
 import subprocess
 import sys
 
+import nbd
 import pytest
 
 from conftest import UEFI_BOARDS
@@ -41,6 +43,26 @@ def make_slot(guest, version, path, initramfs=None):
     esp(guest, "mcopy", "-o", str(path), f"::/EFI/Linux/{uefi.slot_name(version)}")
 
 
+def connect(guest):
+    disk = nbd.NBD()
+    disk.connect_uri(guest.uri)
+    return disk
+
+
+def header(guest):
+    """What says which format a volume has; who opens a volume writes nothing there."""
+    with open(guest.machine.data, "rb") as file:
+        return file.read(65536)
+
+
+def serve_and_write(guest, at):
+    guest.wait_state("AVAILABLE")
+    disk, piece = connect(guest), os.urandom(MIB)
+    disk.pwrite(piece, at)
+    disk.flush()
+    return piece
+
+
 @pytest.mark.parametrize("board", UEFI_BOARDS)
 def test_a_slot_is_taken_kept_or_left(board, tmp_path, build):
     guest = Guest(board, tmp_path / "vm", build, reboots=True)
@@ -50,7 +72,20 @@ def test_a_slot_is_taken_kept_or_left(board, tmp_path, build):
         guest.boot()
         guest.wait_for(r"healthy: fallgate_0\.1\.0\.efi is good", 400)
         guest.enrolled()
+        first, format_of = serve_and_write(guest, 0), header(guest)
+        guest.cut_power()
+
+        # a slot on trial opens the volume, writes, and is given up: the older one finds a volume that it can read
+        make_slot(guest, "0.1.1", tmp_path / "trial.efi")
+        guest.boot()
+        second = serve_and_write(guest, MIB)
+        guest.cut_power()
+        assert header(guest) == format_of, "a slot on trial changed the volume's header"
+        esp(guest, "mdel", "::/EFI/Linux/fallgate_0.1.1*")
+        guest.boot()
         guest.wait_state("AVAILABLE")
+        assert connect(guest).pread(2 * MIB, 0) == first + second
+
         # the HSM is cut off for good before the update: firmware is judged without it
         guest.type("mv /state/tokens /state/tokens.away; sync; echo H''SM GONE")
         guest.wait_for("HSM GONE")
