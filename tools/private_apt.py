@@ -87,9 +87,10 @@ class Apt:
             (self.root / folder).mkdir(parents=True, exist_ok=True)
         (self.root / "parts/source.list").write_text(
             "".join(f"{self.kind} [signed-by={KEYRING}] {m} {s} main\n" for m in found for s in self.suites), encoding="utf-8")
+        (self.root / "status").write_text("", encoding="ascii")  # nothing is installed; apt's lock is a file beside it
         settings = {"Dir::Etc::SourceList": "/dev/null", "Dir::Etc::SourceParts": self.root / "parts",
                     "Dir::Etc::Preferences": "/dev/null", "Dir::Etc::PreferencesParts": "/dev/null",
-                    "Dir::State::Lists": self.root / "lists", "Dir::Cache": self.root / "cache", "Dir::State::status": "/dev/null",
+                    "Dir::State::Lists": self.root / "lists", "Dir::Cache": self.root / "cache", "Dir::State::status": self.root / "status",
                     "Dir::State::extended_states": self.root / "extended_states",
                     "APT::Sandbox::User": "root", "Acquire::Languages": "none", "Acquire::Retries": 3}
         if self.architecture:

@@ -79,7 +79,7 @@ def make_disk(config, arch, loaders, uki, version, out, log, keys=()):
         shutil.copyfile(key, root / "loader/keys/auto" / key.name)
     for path in root.rglob("*"):
         os.utime(path, (int(EPOCH), int(EPOCH)))
-    environment = ["env", f"SOURCE_DATE_EPOCH={EPOCH}", f"E2FSPROGS_FAKE_TIME={EPOCH}", "TZ=UTC", "MTOOLS_SKIP_CHECK=1",
+    environment = ["env", f"SOURCE_DATE_EPOCH={EPOCH}", f"E2FSPROGS_FAKE_TIME={EPOCH}", f"E2FSCK_TIME={EPOCH}", "TZ=UTC", "MTOOLS_SKIP_CHECK=1",
                    f"PATH={os.environ.get('PATH', '/usr/bin')}:/usr/sbin:/sbin"]
     run([*environment, "genimage", "--config", config, "--rootpath", root, "--tmppath", work / "tmp", "--inputpath", inputs,
          "--outputpath", work / "out"], log)

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 
@@ -52,6 +53,7 @@ def test_a_difference_is_explained(elsewhere):
         file.write(b"mkdosfs")
     done = image(SOURCE, board, "--built", "--compare", theirs)
     assert done.returncode == 1 and "disk.img: the manifests agree, the files do not" in done.stdout, done.stdout + done.stderr
+    assert re.search(r"^  fallgate-esp \+0x0: .* here, .*6d 6b 64 6f 73 66 73.* there$", done.stdout, re.MULTILINE), done.stdout
     # another source: facts, files, and the very line
     with open(elsewhere / "boards/common/rootfs/etc/inittab", "a", encoding="utf-8") as file:
         file.write("::once:/bin/a-difference\n")
