@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mount.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -664,6 +665,113 @@ static void a_server_that_is_killed_at_any_moment_leaves_nothing_that_hangs(void
 	}
 }
 
+/* ---- a file system above ---- */
+
+static bool run(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+static bool run(const char *format, ...)
+{
+	char line[256];
+	va_list args;
+	int status;
+
+	va_start(args, format);
+	vsnprintf(line, sizeof line, format, args);
+	va_end(args);
+	status = system(line);
+	return status >= 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+/* By its path: a busybox has smaller ones of the same name. */
+static const char *program(const char *const places[2])
+{
+	for (int i = 0; i < 2; i++)
+		if (access(places[i], X_OK) == 0)
+			return places[i];
+	return NULL;
+}
+
+/* Files of one page, each flushed: `acked` of them are promised. */
+static void *write_files(void *context)
+{
+	struct client *c = context;
+	char path[160], page[SECTOR];
+
+	for (uint32_t n = 1; c->error == 0 && !atomic_load(&stop); n++) {
+		int fd;
+
+		snprintf(path, sizeof path, "%s/mnt/%u", stage.dir, n % 400);
+		memset(page, (int)(n % 251), sizeof page);
+		fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+		if (fd < 0 || pwrite(fd, page, sizeof page, 0) != sizeof page || fsync(fd) != 0)
+			c->error = errno;
+		else
+			c->acked = n;
+		if (fd >= 0)
+			close(fd);
+	}
+	return NULL;
+}
+
+static void files_hold_what_was_flushed(const char *mount_point, uint32_t acked)
+{
+	for (uint32_t n = acked > 300 ? acked - 300 : 1; n <= acked; n++) {
+		char path[160], page[SECTOR];
+		int fd;
+
+		snprintf(path, sizeof path, "%s/%u", mount_point, n % 400);
+		fd = open(path, O_RDONLY | O_CLOEXEC);
+		assert_true(fd >= 0);
+		assert_int_equal(pread(fd, page, sizeof page, 0), sizeof page);
+		for (int i = 0; i < SECTOR; i++)
+			assert_int_equal((uint8_t)page[i], n % 251);
+		close(fd);
+	}
+}
+
+static void a_mounted_file_system_survives_locks_and_kills(void **state)
+{
+	static struct client c;
+	const char *make = program((const char *const[]){ "/usr/sbin/mke2fs", "/sbin/mke2fs" });
+	const char *check = program((const char *const[]){ "/usr/sbin/e2fsck", "/sbin/e2fsck" });
+	char mount_point[80];
+
+	(void)state;
+	if (make == NULL || check == NULL) {
+		print_message("no e2fsprogs here: skipped\n");
+		skip();
+	}
+	snprintf(mount_point, sizeof mount_point, "%s/mnt", stage.dir);
+	assert_int_equal(mkdir(mount_point, 0700), 0);
+	serve(HOLD_MS);
+	assert_true(run("%s -q -F -t ext4 %s", make, broker.block));
+	assert_int_equal(mount(broker.block, mount_point, "ext4", MS_NOATIME, "errors=remount-ro"), 0);
+	c.error = 0;
+	c.acked = 0;
+	atomic_store(&stop, false);
+	assert_int_equal(pthread_create(&c.thread, NULL, write_files, &c), 0);
+	for (int i = 0; i < 6; i++) {
+		sleep_ms(150);
+		if (i % 2 == 0)
+			lock();
+		else
+			stage_kill(&stage);
+		sleep_ms(i * 20);
+		succeed(HOLD_MS);
+	}
+	sleep_ms(100);
+	atomic_store(&stop, true);
+	pthread_join(c.thread, NULL);
+	assert_int_equal(c.error, 0);
+	print_message("%u files were written and flushed over 6 servers\n", c.acked);
+	assert_int_equal(umount(mount_point), 0);
+	assert_true(run("%s -f -n %s >/dev/null 2>&1", check, broker.block));
+	assert_int_equal(mount(broker.block, mount_point, "ext4", MS_RDONLY, NULL), 0);
+	files_hold_what_was_flushed(mount_point, c.acked);
+	assert_int_equal(umount(mount_point), 0);
+	rmdir(mount_point);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -672,6 +780,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(a_lock_fails_requests_and_takes_the_device, set_stage, clear_stage),
 		cmocka_unit_test_setup_teardown(a_held_device_goes_on_with_the_next_server, set_stage, clear_stage),
 		cmocka_unit_test_setup_teardown(a_server_that_is_killed_loses_nothing_that_was_promised, set_stage, clear_stage),
+		cmocka_unit_test_setup_teardown(a_mounted_file_system_survives_locks_and_kills, set_stage, clear_stage),
 		cmocka_unit_test_setup_teardown(a_hold_ends_by_itself, set_stage, clear_stage),
 		cmocka_unit_test_setup_teardown(a_hold_ends_when_it_is_told_to, set_stage, clear_stage),
 		cmocka_unit_test_setup_teardown(a_hold_goes_on_over_servers_that_never_get_the_key, set_stage, clear_stage),
