@@ -2,7 +2,7 @@
 # the rest comes from the system by pkg-config, and each one missing is named with the Debian package that has it.
 #
 #   deps::mbedcrypto deps::mbedtls (with x509) deps::coap     from the cache, or with -DFALLGATE_SYSTEM_DEPS=ON from the system
-#   deps::p11kit deps::inih deps::blkid deps::seccomp deps::cbor deps::jansson deps::nbdkit deps::uring deps::crypto deps::libp11
+#   deps::p11kit deps::inih deps::blkid deps::cbor deps::jansson deps::nbdkit deps::uring deps::crypto deps::libp11
 #   deps::esys deps::tss_mu deps::tcti_device with HAL_TPM
 #   deps::cmocka deps::nbd                                    for tests
 find_package(PkgConfig REQUIRED)
@@ -25,7 +25,6 @@ endfunction()
 fallgate_pkg(p11kit p11-kit-1 libp11-kit-dev)
 fallgate_pkg(inih inih libinih-dev)
 fallgate_pkg(blkid blkid libblkid-dev)
-fallgate_pkg(seccomp libseccomp libseccomp-dev)
 fallgate_pkg(cbor libcbor libcbor-dev)
 fallgate_pkg(jansson jansson libjansson-dev)
 if(CONFIG_DATAPLANE_NBD)
@@ -37,7 +36,9 @@ endif()
 if(NOT CONFIG_DATAPLANE_NBD AND NOT CONFIG_DATAPLANE_UBLK)
 	message(FATAL_ERROR "Without DATAPLANE_NBD and DATAPLANE_UBLK nobody could read a volume: switch one of them on.")
 endif()
-fallgate_pkg(crypto libcrypto libssl-dev)
+if(CONFIG_TOOLS_CUSTODIAN OR BUILD_TESTING)
+	fallgate_pkg(crypto libcrypto libssl-dev)
+endif()
 if(CONFIG_TOOLS_CUSTODIAN)
 	fallgate_pkg(libp11 libp11 libp11-dev)
 endif()

@@ -68,7 +68,7 @@ function(fallgate_man)
 		string(REGEX REPLACE ".*\\.([0-9])$" "\\1" section ${page})
 		add_custom_command(OUTPUT ${built}
 			COMMAND ${CMAKE_COMMAND} -E make_directory ${CMAKE_BINARY_DIR}/man
-			COMMAND sh -c "'${SCDOC}' < '${CMAKE_CURRENT_SOURCE_DIR}/${page}.scd' > '${built}.new' && mv '${built}.new' '${built}'"
+			COMMAND sh -c "\"$0\" < \"$1\" > \"$2.new\" && mv \"$2.new\" \"$2\"" ${SCDOC} ${CMAKE_CURRENT_SOURCE_DIR}/${page}.scd ${built}
 			DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${page}.scd VERBATIM)
 		add_custom_target(man_${page} ALL DEPENDS ${built})
 		install(FILES ${built} DESTINATION ${CMAKE_INSTALL_MANDIR}/man${section})

@@ -48,7 +48,7 @@ def main():
             extra = arguments.out / "command-line.config"
             arguments.out.mkdir(parents=True, exist_ok=True)
             extra.write_text("".join(f"{line}\n" for line in arguments.set), encoding="utf-8")
-            kconf.warn_assign_override = False
+            kconf.warn_assign_override = kconf.warn_assign_redun = False
             kconf.load_config(str(extra), replace=False)
     except (kconfiglib.KconfigError, OSError) as error:
         sys.exit(f"kconfig: {error}")
