@@ -39,7 +39,7 @@ def buildroot_symbols(arch, **chosen):
         given = [f"BR2_{arch}", "BR2_TOOLCHAIN_HAS_THREADS", "BR2_TOOLCHAIN_USES_GLIBC", "BR2_INIT_SYSTEMD"]
         lines = [f"config {name}\n\tbool\n\tdefault y\n" for name in given]
         lines += [f"config BR2_{other}\n\tbool\n" for other in ("x86_64", "aarch64", "STATIC_LIBS") if other != arch]
-        selected = ("INIH", "JANSSON", "LIBFFI", "LIBURING", "P11_KIT", "UTIL_LINUX", "UTIL_LINUX_LIBBLKID", "OPENSSL")
+        selected = ("INIH", "JANSSON", "LIBFFI", "LIBURING", "P11_KIT", "UTIL_LINUX", "UTIL_LINUX_LIBBLKID", "OPENSSL", "TPM2_TSS")
         lines += [f"config BR2_PACKAGE_{name}\n\tbool\n" for name in selected]
         outer.write_text("".join(lines) + f'source "{BUILDROOT}/Config.in"\n')
         os.environ["BR2_EXTERNAL_FALLGATE_PATH"] = str(BUILDROOT)

@@ -28,9 +28,9 @@ def kconfig_symbols():
 
 def options_of(system, arch, everything):
     if system == "buildroot":
-        chosen = dict.fromkeys(("BR2_PACKAGE_FALLGATE_NBD", "BR2_PACKAGE_FALLGATE_CUSTODIAN"), "y") if everything else {}
+        chosen = dict.fromkeys(("BR2_PACKAGE_FALLGATE_NBD", "BR2_PACKAGE_FALLGATE_TPM", "BR2_PACKAGE_FALLGATE_CUSTODIAN"), "y") if everything else {}
         return buildroot_options(arch, **chosen)
-    return yocto_options(arch, "ublk nbd custodian systemd" if everything else "ublk")
+    return yocto_options(arch, "ublk nbd tpm custodian systemd" if everything else "ublk")
 
 
 @pytest.mark.parametrize("everything", [False, True])
@@ -41,8 +41,9 @@ def test_the_cmake_call_is_the_same_of_both(system, arch, everything):
     assert options["FALLGATE_SYSTEM_DEPS"] == "ON" and options["BUILD_TESTING"] == "OFF"
     assert (ROOT / "boards" / options["BOARD"] / "defconfig").exists() and arch in options["BOARD"]
     config = dict(line.split("=") for line in options["FALLGATE_CONFIG"].split(";"))
-    assert config == {"CONFIG_DATAPLANE_UBLK": "y", "CONFIG_DATAPLANE_NBD": "y" if everything else "n",
-                      "CONFIG_TOOLS_CUSTODIAN": "y" if everything else "n"}
+    choice = "y" if everything else "n"
+    assert config == {"CONFIG_DATAPLANE_UBLK": "y", "CONFIG_DATAPLANE_NBD": choice, "CONFIG_HAL_TPM": choice,
+                      "CONFIG_TOOLS_CUSTODIAN": choice}
     assert {name.removeprefix("CONFIG_") for name in config} <= kconfig_symbols()
     known = set(re.findall(r"(?:set|option|find_program)\((\w+)", "".join(p.read_text() for p in ROOT.glob("**/*.cmake")) +
                            "".join(p.read_text() for p in ROOT.glob("*/**/CMakeLists.txt"))))
@@ -100,7 +101,8 @@ def test_what_the_layer_packages_need_is_what_cmake_asks_for():
     """A library more in Dependencies.cmake is one more in both recipes."""
     asked = set(re.findall(r"(?m)^\s*fallgate_pkg\((\w+) ", (ROOT / "tools/cmake/Dependencies.cmake").read_text()))
     named = {"p11kit": "p11-kit", "inih": "libinih", "blkid": "util-linux-libblkid", "cbor": "libcbor", "jansson": "jansson"}
-    behind = {"nbdkit": "nbd", "uring": "ublk", "crypto": "custodian", "libp11": "custodian"}
+    behind = {"nbdkit": "nbd", "uring": "ublk", "crypto": "custodian", "libp11": "custodian", "esys": "tpm", "tss_mu": "tpm",
+              "tcti_device": "tpm"}
     tests = {"cmocka", "nbd"}
     assert asked <= set(named) | set(behind) | tests, "add it to the recipes, then here"
     d = yocto("x86_64")

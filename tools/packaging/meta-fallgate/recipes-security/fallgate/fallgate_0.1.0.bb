@@ -15,10 +15,12 @@ EXTERNALSRC_BUILD = "${WORKDIR}/build"
 COMPATIBLE_HOST = "(x86_64|aarch64).*-linux"
 COMPATIBLE_HOST:libc-musl = "null"
 
-# Faces of a volume (one, or both) and what else is there to choose. nbdkit is in none of the layers named in layer.conf.
+# Faces of a volume (one, or both) and what else is there to choose. nbdkit is in none of the layers named in layer.conf; tpm2-tss is
+# in meta-tpm.
 PACKAGECONFIG ?= "ublk ${@bb.utils.filter('DISTRO_FEATURES', 'systemd', d)}"
 PACKAGECONFIG[ublk] = ",,liburing"
 PACKAGECONFIG[nbd] = ",,nbdkit,nbdkit"
+PACKAGECONFIG[tpm] = ",,tpm2-tss"
 PACKAGECONFIG[custodian] = ",,openssl libp11"
 PACKAGECONFIG[systemd] = "-DFALLGATE_SYSTEMD_UNITS=${systemd_system_unitdir},"
 
@@ -27,7 +29,8 @@ FALLGATE_BOARD ?= "generic_${TARGET_ARCH}_uefi"
 FALLGATE_KCONFIG ?= ""
 
 def fallgate_config(d):
-    chosen = {'CONFIG_DATAPLANE_UBLK': 'ublk', 'CONFIG_DATAPLANE_NBD': 'nbd', 'CONFIG_TOOLS_CUSTODIAN': 'custodian'}
+    chosen = {'CONFIG_DATAPLANE_UBLK': 'ublk', 'CONFIG_DATAPLANE_NBD': 'nbd', 'CONFIG_HAL_TPM': 'tpm',
+              'CONFIG_TOOLS_CUSTODIAN': 'custodian'}
     words = (d.getVar('PACKAGECONFIG') or '').split()
     lines = ['%s=%s' % (option, 'y' if word in words else 'n') for option, word in chosen.items()]
     return ';'.join(lines + (d.getVar('FALLGATE_KCONFIG') or '').split())
