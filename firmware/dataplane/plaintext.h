@@ -1,4 +1,5 @@
-/* Plaintext outside the engine: the request buffers of the block server and the clients behind them.
+/* Plaintext outside the engine: the request buffers of the NBD server and the clients behind them. (The server of a block device in
+ * the kernel has buffers of its own: ublk_face.h says what becomes of them.)
  * What must hold: no byte of a buffer is touched that the calling thread does not hold at that moment. The server (nbdkit 1.32)
  * keeps one buffer a thread, which grows (by realloc, zeroed anew), never shrinks, and is freed when the thread ends; a request
  * that gets a buffer always reaches the plugin, or is the last one of its thread. So inside a call of the plugin, and only there,

@@ -144,11 +144,20 @@ static void remove_device(struct devices *all, struct device *d, uint8_t reason,
 	go_on_removing(all, d);
 }
 
-/* Nobody was told that it is there, or who was told has its error already. */
+/* Whom nobody knew goes without another word. */
 static void discard(struct devices *all, struct device *d)
 {
 	d->silent = true;
 	remove_device(all, d, UB_FAILED, "");
+}
+
+static void fail_ready(struct devices *all, struct device *d, int error, const char *text)
+{
+	tell_ready(all, d, error, text);
+	if (d->born)
+		remove_device(all, d, UB_FAILED, text);
+	else
+		discard(all, d);
 }
 
 static void go_on_removing(struct devices *all, struct device *d)
@@ -281,31 +290,37 @@ static void added(struct devices *all, struct device *d, int error)
 		begin(all, d, UBLK_PARAMETERS, STATE_SHAPING);
 		return;
 	}
-	if (error != 0 && !d->going) {
-		tell_ready(all, d, error, failed_text(text, sizeof text, &d->command));
-		discard(all, d);
+	if (error != 0 && !d->going)
+		fail_ready(all, d, error, failed_text(text, sizeof text, &d->command));
+}
+
+/* The node is the server's until it has opened it: then it is nobody's again. */
+static void offer(struct devices *all, struct device *d)
+{
+	char text[TEXT_MAX_BYTES];
+	int r = all->world.give(all->world.context, d->command.info.device, d->shape.uid, d->shape.gid);
+
+	d->state = STATE_READY;
+	if (r == 0) {
+		tell_ready(all, d, 0, "");
+		return;
 	}
+	snprintf(text, sizeof text, "/dev/ublkc%u cannot be given to its server: %s", d->command.info.device, error_text(r));
+	fail_ready(all, d, r, text);
 }
 
 static void shaped(struct devices *all, struct device *d, int error)
 {
 	char text[TEXT_MAX_BYTES];
 
-	failed_text(text, sizeof text, &d->command);
 	d->state = STATE_READY;
 	if (d->going)
 		return;
 	if (error == 0) {
-		error = all->world.give(all->world.context, d->command.info.device, d->shape.uid, d->shape.gid);
-		snprintf(text, sizeof text, "/dev/ublkc%u cannot be given to its server: %s", d->command.info.device,
-			 error_text(error));
-	}
-	if (error != 0) {
-		tell_ready(all, d, error, text);
-		discard(all, d);
+		offer(all, d);
 		return;
 	}
-	tell_ready(all, d, 0, "");
+	fail_ready(all, d, error, failed_text(text, sizeof text, &d->command));
 }
 
 static void started(struct devices *all, struct device *d, int error)
@@ -344,13 +359,12 @@ static void renewed(struct devices *all, struct device *d, int error)
 		d->retry_ns = now_ns() + RETRY_MS * MS_NS;
 		return;
 	}
-	d->state = STATE_READY;
 	if (error == 0 || d->command.errnum == EINVAL) {
-		tell_ready(all, d, 0, "");
+		offer(all, d);
 		return;
 	}
-	tell_ready(all, d, error, failed_text(text, sizeof text, &d->command));
-	remove_device(all, d, UB_FAILED, text);
+	d->state = STATE_READY;
+	fail_ready(all, d, error, failed_text(text, sizeof text, &d->command));
 }
 
 static void stopped(struct devices *all, struct device *d, int error)
@@ -440,7 +454,7 @@ static void add_to_known(struct devices *all, struct device *d, const struct msg
 		if (d->state == STATE_LOST || a->fetched)
 			begin(all, d, UBLK_RENEW, STATE_RENEWING);
 		else
-			tell_ready(all, d, 0, "");
+			offer(all, d);
 	}
 }
 
@@ -471,6 +485,7 @@ static void take_go(struct devices *all, const struct message *m)
 	d->nonce = m->nonce;
 	d->command.pid = m->body.ub_go.pid;
 	d->server_fd = d->command.pid > 0 ? (int)syscall(SYS_pidfd_open, d->command.pid, 0) : -1;
+	all->world.give(all->world.context, d->command.info.device, 0, 0);
 	if (!server_ended(d)) {
 		begin(all, d, d->born ? UBLK_GO_ON : UBLK_START, STATE_STARTING);
 		return;
@@ -495,6 +510,8 @@ static void take_remove(struct devices *all, const struct message *m)
 		tell_gone(all, m->body.ub_remove.name, m->nonce, UB_REMOVED, "");
 		return;
 	}
+	if (d->silent)
+		d->reason = UB_REMOVED;
 	d->again = d->silent = false;
 	remove_device(all, d, UB_REMOVED, "");
 }

@@ -1,9 +1,10 @@
 /* fallgate-ublk: the broker of the kernel's block devices. It owns /dev/ublk-control, which takes a right that the processes with
  * keys and the one that decides must not have, and knows neither keys nor data.
  * What must hold: it waits for nobody but for the next event; what it may do is fixed before the supervisor's first message is
- * read: two capabilities, a ring of three operations, a filter that leaves it no new files, processes or sockets; when the
- * supervisor is gone, so are its devices, and then it. One at a time (a lock in run_dir): what an earlier one of the same
- * run_dir left in the kernel is found by a mark and taken away. */
+ * read: two capabilities, a ring of three operations, a filter that leaves it no new processes or sockets, and no files but, for
+ * writing, settings of block devices (where the kernel has Landlock); when the supervisor is gone, so are its devices, and then
+ * it. One at a time (a lock in run_dir): what an earlier one of the same run_dir left in the kernel is found by a mark and taken
+ * away. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -12,6 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -167,6 +170,13 @@ static void say_hello(struct broker *b)
 	tell(b, &m);
 }
 
+/* A machine short of memory may be waiting for a device that waits for this process. */
+static void guard_against_reclaim(void)
+{
+	if (prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) != 0 || mlockall(MCL_CURRENT | MCL_FUTURE) != 0)
+		log_warning("no guard against a machine short of memory (%s): start the agent as root", strerror(errno));
+}
+
 static int begin(struct broker *b, const char *run_dir)
 {
 	const struct devices_world world = { .context = b, .tell = tell, .give = give, .open_depth = open_depth };
@@ -184,6 +194,7 @@ static int begin(struct broker *b, const char *run_dir)
 		return ERR_IO;
 	channel_init(&b->supervisor, SUPERVISOR_FD, ROLE_UBLK, ROLE_SUPERVISOR);
 	find_leftovers(b, mark);
+	sandbox_write_only_beneath("/sys/devices/virtual/block"); /* said if not: what is left is what the filter allows */
 	r = sandbox_keep_broker_rights();
 	if (r == 0)
 		r = sandbox_enter(SANDBOX_BROKER);
@@ -273,6 +284,7 @@ int main(int argc, char **argv)
 		return error_exit_code(ERR_USAGE);
 	}
 	block_signals();
+	guard_against_reclaim();
 	r = begin(&b, run_dir);
 	if (r != 0)
 		return error_exit_code(r);

@@ -3,8 +3,10 @@
 #include <hal/sandbox.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <grp.h>
 #include <linux/capability.h>
+#include <linux/landlock.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -58,18 +60,62 @@ static bool no_capabilities(void)
 	return true;
 }
 
-int sandbox_keep_broker_rights(void)
+static int keep_capabilities(uint64_t mask)
 {
-	const uint64_t mask = UINT64_C(1) << CAP_SYS_ADMIN | UINT64_C(1) << CAP_CHOWN;
 	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
 	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = { 0 };
 
 	for (int i = 0; i < _LINUX_CAPABILITY_U32S_3; i++)
 		data[i].effective = data[i].permitted = (uint32_t)(mask >> (32 * i));
-	if (syscall(SYS_capset, &header, data) == 0)
+	return syscall(SYS_capset, &header, data) == 0 ? 0 : -1;
+}
+
+int sandbox_keep_broker_rights(void)
+{
+	if (keep_capabilities(UINT64_C(1) << CAP_SYS_ADMIN | UINT64_C(1) << CAP_CHOWN) == 0)
 		return 0;
 	log_error("sandbox: the rights over block devices are not there (%s): start the agent as root", strerror(errno));
 	return ERR_DENIED;
+}
+
+int sandbox_keep_no_rights(void)
+{
+	if (keep_capabilities(0) == 0 && no_capabilities())
+		return 0;
+	log_error("sandbox: capabilities could not be given up: %s", strerror(errno));
+	return ERR_DENIED;
+}
+
+/* Everything that the first version of Landlock knows of files: later ones add nothing that opens one. */
+#define ALL_ACCESS ((UINT64_C(1) << 13) - 1)
+
+static int restrict_to(int ruleset, const char *folder)
+{
+	struct landlock_path_beneath_attr rule = { .allowed_access = LANDLOCK_ACCESS_FS_WRITE_FILE };
+	long r;
+
+	rule.parent_fd = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (rule.parent_fd < 0)
+		return -1;
+	r = syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &rule, 0);
+	close(rule.parent_fd);
+	return r == 0 && syscall(SYS_landlock_restrict_self, ruleset, 0) == 0 ? 0 : -1;
+}
+
+int sandbox_write_only_beneath(const char *folder)
+{
+	const struct landlock_ruleset_attr attributes = { .handled_access_fs = ALL_ACCESS };
+	int ruleset = (int)syscall(SYS_landlock_create_ruleset, &attributes, sizeof attributes, 0);
+	int r = ruleset < 0 ? -1 : restrict_to(ruleset, folder);
+
+	if (ruleset >= 0)
+		close(ruleset);
+	if (r == 0)
+		return 0;
+	log_warning("sandbox: files are not confined (%s): the kernel needs Landlock (CONFIG_SECURITY_LANDLOCK, and landlock in "
+		    "lsm=)",
+		    strerror(errno));
+	return ERR_UNSUPPORTED;
 }
 
 static bool way_back_is_shut(void)

@@ -32,6 +32,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/error.h"
 #include "hal/sandbox.h"
 
 enum { KILLED = 1000, SKIPPED = 77 };
@@ -593,6 +594,79 @@ static void a_hardened_process_has_no_way_up_and_leaves_no_core(void **state)
 	assert_int_equal(in_child(hardened), 0);
 }
 
+static int without_rights(void)
+{
+	if (sandbox_keep_no_rights() != 0)
+		return 1;
+	if (chroot("/") == 0 || chown("/tmp", 1, 1) == 0)
+		return 2;
+	return sandbox_keep_broker_rights() == ERR_DENIED ? 0 : 3; /* they do not come back */
+}
+
+static int with_the_brokers_rights(void)
+{
+	char name[] = "/tmp/fallgate-rights-XXXXXX";
+	int fd = mkstemp(name), r;
+
+	if (sandbox_keep_broker_rights() != 0)
+		return 1;
+	r = fchownat(AT_FDCWD, name, 65534, 65534, AT_SYMLINK_NOFOLLOW) != 0 ? 2 : 0;
+	if (r == 0 && (setresuid(65533, 65533, 65533) == 0 || open(name, O_RDONLY | O_CLOEXEC) >= 0))
+		r = 3;
+	unlink(name);
+	close(fd);
+	return r;
+}
+
+static void rights_are_kept_as_named_and_no_others(void **state)
+{
+	(void)state;
+	if (geteuid() != 0) {
+		print_message("only root has rights to keep: skipped\n");
+		skip();
+	}
+	assert_int_equal(in_child(without_rights), 0);
+	assert_int_equal(in_child(with_the_brokers_rights), 0);
+}
+
+static int confined(void)
+{
+	char folder[] = "/tmp/fallgate-beneath-XXXXXX", inside[64], outside[64];
+	int r = 0;
+
+	if (mkdtemp(folder) == NULL || sandbox_harden() != 0)
+		return 1;
+	snprintf(inside, sizeof inside, "%s/file", folder);
+	snprintf(outside, sizeof outside, "%s-beside", folder);
+	close(open(inside, O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+	close(open(outside, O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+	if (sandbox_write_only_beneath(folder) != 0)
+		r = SKIPPED;
+	else if (open(inside, O_WRONLY | O_CLOEXEC) < 0)
+		r = 2;
+	else if (open(inside, O_RDONLY | O_CLOEXEC) >= 0 || open(inside, O_RDWR | O_CLOEXEC) >= 0)
+		r = 3;
+	else if (open(outside, O_WRONLY | O_CLOEXEC) >= 0 || open("/etc/passwd", O_RDONLY | O_CLOEXEC) >= 0)
+		r = 4;
+	else if (unlink(inside) == 0 || mkdir(inside, 0700) == 0)
+		r = 5;
+	return r;
+}
+
+static void files_are_confined_to_one_folder(void **state)
+{
+	int r;
+
+	(void)state;
+	r = in_child(confined);
+	assert_int_equal(system("rm -rf /tmp/fallgate-beneath-*"), 0);
+	if (r == SKIPPED) {
+		print_message("no Landlock here: skipped\n");
+		skip();
+	}
+	assert_int_equal(r, 0);
+}
+
 static int dropped(void)
 {
 	if (sandbox_harden() != 0 || sandbox_drop_to(65534, 65533) != 0)
@@ -642,6 +716,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(children_of_the_supervisor_can_do_their_work, make_ready, drop_ready),
 		cmocka_unit_test(the_filter_is_over_all_threads),
 		cmocka_unit_test(a_hardened_process_has_no_way_up_and_leaves_no_core),
+		cmocka_unit_test(rights_are_kept_as_named_and_no_others),
+		cmocka_unit_test(files_are_confined_to_one_folder),
 		cmocka_unit_test(dropped_rights_do_not_come_back),
 		cmocka_unit_test(who_has_no_rights_cannot_change_user),
 	};

@@ -320,6 +320,7 @@ static void a_device_is_made_given_and_started(void **state)
 	assert_int_equal(world.given_uid, UID);
 	assert_int_equal(world.given_gid, GID);
 	go();
+	assert_int_equal(world.given_uid, 0); /* it has been opened: nobody else of that user is to */
 	c = under_way(UBLK_START);
 	assert_int_equal(c->pid, server);
 	answer(UBLK_START, 0);
@@ -401,8 +402,10 @@ static void with_hold_the_next_server_goes_on(void **state)
 		assert_int_equal(kernel.open_count, 0);
 		assert_int_not_equal(devices_due_ns(devices), 0);
 		add(HOLD_MS, true);
+		assert_int_equal(world.given_uid, 0);
 		answer(UBLK_RENEW, 0);
 		heard_ready(true);
+		assert_int_equal(world.given_uid, UID);
 		start_server();
 		go();
 		answer(UBLK_GO_ON, 0);
@@ -518,6 +521,21 @@ static void a_server_that_ends_during_the_start_is_noticed(void **state)
 	heard_gone(UB_SERVER_GONE);
 }
 
+/* The order to call the start off came too late. */
+static void a_start_that_comes_after_its_servers_end_is_none(void **state)
+{
+	(void)state;
+	make_ready(0);
+	go();
+	end_server();
+	devices_look(devices);
+	answer(UBLK_START, 0);
+	assert_int_equal(heard(MSG_UB_STARTED).body.ub_started.error, 0);
+	answer(UBLK_SETTING, 0);
+	goes();
+	heard_gone(UB_SERVER_GONE);
+}
+
 static void a_server_that_ends_during_a_succession_leaves_the_hold(void **state)
 {
 	(void)state;
@@ -588,6 +606,8 @@ static void another_shape_is_another_device(void **state)
 	end_server();
 	devices_look(devices);
 	m.body.ub_add.size = 2 << 20;
+	m.body.ub_add.uid = UID;
+	m.body.ub_add.gid = GID;
 	m.body.ub_add.hold_ns = HOLD_MS * MS;
 	send(&m);
 	goes();
@@ -620,6 +640,13 @@ static void remove_answers_once_whatever_is_under_way(void **state)
 	heard_gone(UB_REMOVED);
 	assert_int_equal(world.count, 0);
 	assert_true(devices_none(devices));
+	add(0, false);
+	answer(UBLK_ADD, 0);
+	answer(UBLK_PARAMETERS, EINVAL);
+	heard(MSG_UB_READY);
+	take_away(); /* of one that is going without a word, because its error was told */
+	goes();
+	heard_gone(UB_REMOVED);
 }
 
 static void add_waits_for_a_device_that_is_going(void **state)
@@ -755,6 +782,7 @@ int main(void)
 		TEST(a_hold_runs_on_while_servers_come_and_go),
 		TEST(a_hold_without_an_end_is_none),
 		TEST(a_server_that_ends_during_the_start_is_noticed),
+		TEST(a_start_that_comes_after_its_servers_end_is_none),
 		TEST(a_server_that_ends_during_a_succession_leaves_the_hold),
 		TEST(a_server_that_ended_before_go_is_no_server),
 		TEST(go_without_a_device_is_refused),
