@@ -21,7 +21,7 @@ def pytest_addoption(parser):
     parser.addoption("--kvm", action="store_true", help="the host's processor for boards of its kind: faster, not what is shipped")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def build(request):
     return pathlib.Path(request.config.getoption("--build")).resolve()
 

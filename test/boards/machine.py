@@ -234,10 +234,10 @@ class Guest:
             (out / "softhsm2.conf").write_text(f"directories.tokendir = {out}/tokens\nobjectstore.backend = file\nlog.level = ERROR\n")
         return out
 
-    def key_patterns(self):
+    def key_patterns(self, volume="data"):
         """Every form in which this volume's key could lie in memory, for keyscan (SPEC.md, "Header" and "Keys")."""
         files = self.token_files()
-        with open(self.machine.data, "rb") as image:
+        with open(self.machine.disks.get(volume, self.machine.data), "rb") as image:
             header = image.read(65536)
             assert header[:8] == b"FGVOL\r\n\x1a"
             salts = {b[0x10:0x1C] for b in iter(lambda: image.read(4096), b"") if b[0x1C:0x20] in (b"FGR1", b"FGN1")}

@@ -30,7 +30,7 @@ def install(into):
 def test_the_installed_tree_is_whole_and_has_no_test_tools(tmp_path):
     pages = {f"share/man/man{name[-1]}/{name}" for name in PAGES}
     documents = {f"share/doc/fallgate/{name}" for name in DOCUMENTS}
-    assert install(tmp_path) == PROGRAMS | pages | documents
+    assert install(tmp_path) == PROGRAMS | pages | documents | {"lib/udev/rules.d/61-fallgate.rules"}
     for name in PROGRAMS - {"libexec/fallgate/fallgate-nbd.so"}:
         assert os.access(tmp_path / name, os.X_OK), name
     for name in pages if shutil.which("man") else ():

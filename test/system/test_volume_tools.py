@@ -1,13 +1,16 @@
 """fallgate volume, as whoever has the disk and no key uses it: what a good, a damaged and a served volume are told to be, what is mended,
 what is asked, and what the exit code says."""
 
+import fcntl
 import json
 import os
 import pty
 import shutil
 import signal
+import struct
 import subprocess
 import time
+import uuid
 
 import pytest
 
@@ -98,6 +101,25 @@ def test_a_good_volume_is_good(image):
     path = volume("dump", image, "--sector", "8192").stdout
     assert "node 0 of level 3" in path and "node 81 of level 1" in path and "sector 8192 at " in path
     assert image.read_bytes() == before
+
+
+def test_it_is_known_for_what_it_is(image, tmp_path):
+    """From either header, while somebody has it locked, and not for another kind."""
+    lines = dict(line.split("=") for line in volume("identify", image).stdout.splitlines())
+    assert lines["ID_FS_TYPE"] == "fallgate_volume" and lines["ID_FS_USAGE"] == "crypto"
+    assert lines["ID_FS_UUID"] == str(uuid.UUID(bytes=image.read_bytes()[16:32]))
+    with open(image, "r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        fcntl.fcntl(file, 37, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0))  # F_OFD_SETLK
+        volume("identify", image)
+        file.write(bytes(HEADER))
+        file.flush()
+        assert "ID_FS_UUID=" + lines["ID_FS_UUID"] in volume("identify", image).stdout.splitlines(), "the backup stands at the end"
+    for name, content, code in (("text", b"no volume\n" * 1000, FOREIGN), ("empty", b"", FOREIGN), ("blank", bytes(1 << 20), FOREIGN)):
+        (tmp_path / name).write_bytes(content)
+        assert volume("identify", tmp_path / name, code=code).stdout == ""
+    volume("identify", tmp_path / "nothing", code=9)
+    volume("identify", "/dev/null", code=20)
 
 
 def test_it_is_only_opened_for_reading(image):

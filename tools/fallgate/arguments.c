@@ -61,6 +61,7 @@ static const struct verb_row verbs[VERB_COUNT] = {
 	[VERB_STOP]         = { "stop",         0,                              OPERAND_NONE,     "",         false, false },
 	[VERB_SEAL_PIN]     = { "seal-pin",     OPT_PIN_FILE,                   OPERAND_NEEDED,   "KEK",      false, false },
 	[VERB_CONFIG_CHECK] = { "config check", OPT_CONFIG,                     OPERAND_NONE,     "",         false, false },
+	[VERB_VOLUME_IDENTIFY]       = { "volume identify",       0,                     OPERAND_NEEDED, "a path",         false, true },
 	[VERB_VOLUME_CHECK]          = { "volume check",          OPT_HEADER,            OPERAND_NEEDED, "NAME or a path", true, true },
 	[VERB_VOLUME_SCRUB]          = { "volume scrub",          OPT_REPAIR,            OPERAND_NEEDED, "NAME",           true, true },
 	[VERB_VOLUME_DUMP]           = { "volume dump",           OPT_SECTOR | OPT_HEADER, OPERAND_NEEDED, "NAME or a path", true, true },
@@ -114,6 +115,7 @@ const char arguments_help[] =
 	"  stop                           end the agent; every key is wiped\n"
 	"\n"
 	"a volume that nobody serves: NAME through the agent (with the key), or the path of its file or device (without):\n"
+	"  volume identify PATH           whether a disk holds one, and which: for udev\n"
 	"  volume check NAME|PATH         look at headers, roots, log, nodes\n"
 	"  volume scrub NAME [--repair]   prove every sector and node; --repair: mend copies of nodes\n"
 	"  volume dump NAME|PATH [--sector N]\n"

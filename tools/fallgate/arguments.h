@@ -22,6 +22,7 @@ enum verb {
 	VERB_STOP,
 	VERB_SEAL_PIN,
 	VERB_CONFIG_CHECK,
+	VERB_VOLUME_IDENTIFY,
 	VERB_VOLUME_CHECK, /* from here on as enum offline_verb */
 	VERB_VOLUME_SCRUB,
 	VERB_VOLUME_DUMP,

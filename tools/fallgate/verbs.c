@@ -17,6 +17,7 @@
 #include "arguments.h"
 #include "console.h"
 #include "credentials.h"
+#include "identify.h"
 #include "output.h"
 #include "pin.h"
 #include "remote.h"
@@ -330,6 +331,7 @@ static int run_connected(struct session *s)
 	case VERB_STOP:
 	case VERB_SEAL_PIN:
 	case VERB_CONFIG_CHECK:
+	case VERB_VOLUME_IDENTIFY:
 	case VERB_VOLUME_CHECK:
 	case VERB_VOLUME_SCRUB:
 	case VERB_VOLUME_DUMP:
@@ -497,6 +499,14 @@ static int run_config_check(const struct arguments *a)
 	return fail(a, ERR_NOT_FOUND, text);
 }
 
+static int run_identify(const struct arguments *a)
+{
+	char why[TEXT_ROOM] = "";
+	int error = identify(a->name, why, sizeof why);
+
+	return error == 0 ? 0 : fail(a, error, why);
+}
+
 int verbs_run(const struct arguments *a)
 {
 	switch (a->verb) {
@@ -516,6 +526,8 @@ int verbs_run(const struct arguments *a)
 		return run_console(a, CON_STOP, "the agent stops");
 	case VERB_CONFIG_CHECK:
 		return run_config_check(a);
+	case VERB_VOLUME_IDENTIFY:
+		return run_identify(a);
 	case VERB_VOLUME_CHECK:
 	case VERB_VOLUME_SCRUB:
 	case VERB_VOLUME_DUMP:
