@@ -393,7 +393,7 @@ bool device_possible(const struct config *c, const char *control, char text[stat
 		snprintf(text, TEXT_MAX_BYTES, "this build has no ublk (%.120s is missing); use export = nbd", broker);
 	else if (access(control, F_OK) != 0)
 		snprintf(text, TEXT_MAX_BYTES,
-			 "the kernel has no ublk (%.100s is missing): modprobe ublk_drv (linux 6.0 and later), or use export = "
+			 "the kernel has no ublk (%.100s is missing): modprobe ublk_drv (linux 6.8 and later), or use export = "
 			 "nbd",
 			 control);
 	else

@@ -732,7 +732,7 @@ static void what_is_missing_is_said(void **state)
 	assert_true(device_possible(&agent->config, "/dev/null", text));
 	assert_false(device_possible(&agent->config, "/dev/there-is-none", text));
 	assert_string_equal(
-		text, "the kernel has no ublk (/dev/there-is-none is missing): modprobe ublk_drv (linux 6.0 and later), or use "
+		text, "the kernel has no ublk (/dev/there-is-none is missing): modprobe ublk_drv (linux 6.8 and later), or use "
 		      "export = nbd");
 	path_of(path, "fallgate-ublk");
 	assert_int_equal(unlink(path), 0);

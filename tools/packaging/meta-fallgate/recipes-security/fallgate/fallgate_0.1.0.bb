@@ -63,6 +63,6 @@ SYSTEMD_SERVICE:${PN} = "${@bb.utils.contains('PACKAGECONFIG', 'systemd', 'fallg
 SYSTEMD_AUTO_ENABLE = "enable"
 
 # The plugin and the tools that the supervisor starts
-FILES:${PN} += "${libexecdir}/fallgate"
+FILES:${PN} += "${libexecdir}/fallgate ${nonarch_libdir}/udev"
 RDEPENDS:${PN} = "p11-kit"
 RRECOMMENDS:${PN} = "${@bb.utils.contains('PACKAGECONFIG', 'ublk', 'kernel-module-ublk-drv', '', d)}"
