@@ -4,10 +4,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/fs.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -44,17 +42,17 @@ static const struct block_ops ops = { .read = read_place };
 static int open_place(struct place *p, const char *path)
 {
 	struct stat st;
-	uint64_t size;
+	off_t size;
 
 	p->fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	if (p->fd < 0)
 		return error_from_errno(errno);
 	if (fstat(p->fd, &st) != 0 || !(S_ISREG(st.st_mode) || S_ISBLK(st.st_mode)))
 		return ERR_UNSUPPORTED;
-	size = (uint64_t)st.st_size;
-	if (S_ISBLK(st.st_mode) && ioctl(p->fd, BLKGETSIZE64, &size) != 0)
+	size = lseek(p->fd, 0, SEEK_END); /* of a device too */
+	if (size < 0)
 		return ERR_IO;
-	p->block = (struct block){ .ops = &ops, .size = size / 4096 * 4096, .is_device = S_ISBLK(st.st_mode) };
+	p->block = (struct block){ .ops = &ops, .size = (uint64_t)size / 4096 * 4096, .is_device = S_ISBLK(st.st_mode) };
 	return 0;
 }
 
