@@ -55,5 +55,5 @@ def test_the_page_is_a_script(tree):
     boots = re.findall(r"^\+ (?:tools/qemu .*)$", done.stdout, re.MULTILINE)
     assert len(boots) == 5 and done.stdout.count("the console said 'AVAILABLE': switched off") == len(boots), boots
     assert (tree / "build/disk").read_bytes() == (tree / "build/image/generic_x86_64_uefi-dev/disk.img").read_bytes()
-    assert files(tree) - before == {f"boards/my_board/{name}" for name in ("Kconfig.board", "board.ini", "defconfig")}
+    assert files(tree) - before == {f"boards/my_board/{p.name}" for p in (SOURCE / "boards/qemu_x86_64").iterdir()}
     assert before <= files(tree)

@@ -6,7 +6,12 @@ set(FALLGATE_CONFIG "" CACHE STRING "Kconfig settings after the board's defconfi
 set(FALLGATE_PYTHON /usr/bin/python3 CACHE FILEPATH "The python3 that has kconfiglib, pytest, cbor2 and libnbd")
 
 set(board_dir ${CMAKE_SOURCE_DIR}/boards/${BOARD})
-if(NOT EXISTS ${board_dir}/defconfig OR NOT EXISTS ${board_dir}/board.c)
+foreach(file defconfig board.c)
+	if(EXISTS ${board_dir} AND NOT EXISTS ${board_dir}/${file})
+		message(FATAL_ERROR "Board '${BOARD}' has no ${file}; boards/README.md says what a board is.")
+	endif()
+endforeach()
+if(NOT EXISTS ${board_dir}/defconfig)
 	file(GLOB boards RELATIVE ${CMAKE_SOURCE_DIR}/boards ${CMAKE_SOURCE_DIR}/boards/*)
 	list(JOIN boards ", " boards)
 	message(FATAL_ERROR "There is no board '${BOARD}'. Boards: ${boards}.")
