@@ -12,7 +12,7 @@ KNOWN = {
     "packages": {"release": "", "dev": ""},
     "image": {"kind": "direct"},
     "qemu": {"program": "", "machine": "", "cpu": "max", "memory": "256", "console": "ttyS0", "firmware": "", "variables": "",
-             "secure_machine": "", "secure_firmware": "", "secure_arguments": "", "arguments": ""},
+             "secure_machine": "", "secure_firmware": "", "secure_arguments": "", "arguments": "", "tpm": ""},
 }
 ARCHES = ("x86_64", "aarch64")
 KINDS = ("direct", "uefi")

@@ -65,6 +65,8 @@ struct control {
 	struct keyslot key;
 	uint64_t ticket_nonce;
 	uint32_t generation;
+	uint8_t anchor; /* of the ticket */
+	uint64_t anchor_count;
 	struct opener opener;
 	bool opening;          /* the opener has not been joined */
 	struct volume *volume; /* the control thread's; requests have it from the turnstile */
@@ -159,6 +161,7 @@ static void tell_opened(struct control *c, int error, uint8_t verdict, const cha
 	o->size = error == 0 ? volume_size(c->volume) : 0;
 	snprintf(o->kernel, sizeof o->kernel, "%s", keyring_kernel_name(c->ring));
 	o->memory = (uint8_t)keyring_memory_kind(c->ring);
+	o->anchor_count = c->volume != NULL ? volume_anchor(c->volume) : 0;
 	snprintf(o->text, sizeof o->text, "%s", text);
 	tell(c, &m);
 }
@@ -456,6 +459,8 @@ static void on_ticket(struct control *c, const struct message *m, const int *fds
 
 	c->ticket_nonce = m->nonce;
 	c->generation = m->body.dp_ticket.generation;
+	c->anchor = m->body.dp_ticket.anchor;
+	c->anchor_count = m->body.dp_ticket.anchor_count;
 	if (c->phase == PHASE_OPENING || c->phase == PHASE_SERVING) {
 		close(fds[0]);
 		tell_opened(c, ERR_STATE, VERDICT_UNREACHABLE, "the volume is open, or being opened, already");
@@ -482,6 +487,8 @@ static void start_opening(struct control *c)
 					      .assume_4k = c->attach.assume_4k,
 					      .preset = c->attach.server ? VOLUME_SERVER : VOLUME_BOARD,
 					      .expect_size = c->attach.size };
+	o->options.anchor = (enum volume_anchor)c->anchor;
+	o->options.anchor_count = c->anchor_count;
 	o->options.cache_nodes = (size_t)c->attach.cache_mib * (1048576 / SECTOR_BYTES);
 	memcpy(o->kcv, c->attach.kcv, sizeof o->kcv);
 	c->phase = PHASE_OPENING;
@@ -622,6 +629,7 @@ static void send_stats(struct control *c, const struct volume_stats *s)
 		.written_bytes = s->written_bytes,
 		.bad_tags = s->bad_tags,
 		.dirty_nodes = s->dirty_nodes,
+		.anchor_count = volume_anchor(c->volume),
 		.connections = live_clients(c),
 		.failstop = s->failstop,
 	};
@@ -682,6 +690,13 @@ static void on_deadlines(struct control *c, const struct message *m, const int *
 	set_deadlines(c, m->body.dp_deadlines.heartbeat_ns, m->body.dp_deadlines.proof_ns);
 }
 
+static void on_anchor(struct control *c, const struct message *m, const int *fds)
+{
+	(void)fds;
+	if (c->phase == PHASE_SERVING)
+		volume_raise_anchor(c->volume, m->body.dp_anchor.count);
+}
+
 static void on_lock(struct control *c, const struct message *m, const int *fds)
 {
 	(void)fds;
@@ -713,6 +728,7 @@ static const struct permit {
 	{ MSG_DP_ATTACH,    IN_BARE,     on_attach },
 	{ MSG_DP_TICKET,    IN_ATTACHED, on_ticket },
 	{ MSG_DP_DEADLINES, IN_ANY,      on_deadlines },
+	{ MSG_DP_ANCHOR,    IN_ANY,      on_anchor },
 	{ MSG_DP_LOCK,      IN_ANY,      on_lock },
 	{ MSG_DP_DETACH,    IN_ANY,      on_detach },
 };

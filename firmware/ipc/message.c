@@ -85,6 +85,7 @@ static const struct field dp_job_fields[] = {
 	NAME(msg_dp_job, volume.name), BOOL(msg_dp_job, volume.read_only), BOOL(msg_dp_job, volume.assume_4k),
 	BOOL(msg_dp_job, volume.server), TEXT(msg_dp_job, volume.kernel), BYTE(msg_dp_job, verb, JOB_CHECK, JOB_VERB_COUNT - 1), JOB_OPTIONS(msg_dp_job),
 };
+static const struct field dp_ticket_fields[] = { BYTE(msg_dp_ticket, anchor, 0, MESSAGE_ANCHORS - 1) };
 static const struct field dp_lock_fields[] = { CAUSE(msg_dp_lock, cause), BOOL(msg_dp_lock, hold) };
 static const struct field dp_ready_fields[] = {
 	BOOL(msg_dp_ready, ok), ERROR(msg_dp_ready, error), TEXT(msg_dp_ready, text),
@@ -155,7 +156,7 @@ static const struct field tp_reply_fields[] = {
 };
 static const struct field con_seal_pin_fields[] = { NAME(msg_con_seal_pin, kek) };
 static const struct field con_request_fields[] = {
-	BYTE(msg_con_request, verb, CON_ENROLL, CON_REMOVE), BYTE(msg_con_request, role, 0, USER_OFFICER),
+	BYTE(msg_con_request, verb, CON_ENROLL, CON_ACCEPT_ROLLBACK), BYTE(msg_con_request, role, 0, USER_OFFICER),
 	TEXT(msg_con_request, identity), NAME_OR_EMPTY(msg_con_request, volume),
 };
 static const struct field con_reply_fields[] = {
@@ -196,10 +197,11 @@ static const struct full_row message_rows[MSG_TYPE_COUNT] = {
 	[MSG_DP_ATTACH]     = { ROW("DP_ATTACH", msg_dp_attach, 1, 1, ROLE_SUPERVISOR, ROLE_DATAPLANE), FIELDS(dp_attach_fields) },
 	[MSG_DP_CREATE]     = { ROW("DP_CREATE", msg_dp_create, 1, 1, ROLE_SUPERVISOR, ROLE_DATAPLANE), FIELDS(dp_create_fields) },
 	[MSG_DP_JOB]        = { ROW("DP_JOB", msg_dp_job, 2, 5, ROLE_SUPERVISOR, ROLE_DATAPLANE), FIELDS(dp_job_fields) },
-	[MSG_DP_TICKET]     = { ROW("DP_TICKET", msg_dp_ticket, 1, 1, ROLE_SUPERVISOR, ROLE_DATAPLANE) },
+	[MSG_DP_TICKET]     = { ROW("DP_TICKET", msg_dp_ticket, 1, 1, ROLE_SUPERVISOR, ROLE_DATAPLANE), FIELDS(dp_ticket_fields) },
 	[MSG_DP_DEADLINES]  = { ROW("DP_DEADLINES", msg_dp_deadlines, 0, 0, ROLE_SUPERVISOR, ROLE_DATAPLANE) },
 	[MSG_DP_LOCK]       = { ROW("DP_LOCK", msg_dp_lock, 0, 0, ROLE_SUPERVISOR, ROLE_DATAPLANE), FIELDS(dp_lock_fields) },
 	[MSG_DP_DETACH]     = { BARE("DP_DETACH", ROLE_SUPERVISOR, ROLE_DATAPLANE) },
+	[MSG_DP_ANCHOR]     = { ROW("DP_ANCHOR", msg_dp_anchor, 0, 0, ROLE_SUPERVISOR, ROLE_DATAPLANE) },
 	[MSG_DP_READY]      = { ROW("DP_READY", msg_dp_ready, 0, 0, ROLE_DATAPLANE, ROLE_SUPERVISOR), FIELDS(dp_ready_fields) },
 	[MSG_DP_OPENED]     = { ROW("DP_OPENED", msg_dp_opened, 0, 0, ROLE_DATAPLANE, ROLE_SUPERVISOR), FIELDS(dp_opened_fields) },
 	[MSG_DP_CREATED]    = { ROW("DP_CREATED", msg_dp_created, 0, 0, ROLE_DATAPLANE, ROLE_SUPERVISOR), FIELDS(dp_created_fields) },

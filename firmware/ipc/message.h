@@ -24,8 +24,8 @@ enum {
 };
 
 /* How many values the enums of other rooms have that travel here as bytes: ipc knows no other room, so the test compares them
- * with GATE_STATE_COUNT, CAUSE_COUNT and enum secret_memory_kind. */
-enum { MESSAGE_GATE_STATES = 11, MESSAGE_GATE_CAUSES = 19, MESSAGE_MEMORY_KINDS = 3 };
+ * with GATE_STATE_COUNT, CAUSE_COUNT, enum secret_memory_kind and enum volume_anchor. */
+enum { MESSAGE_GATE_STATES = 11, MESSAGE_GATE_CAUSES = 19, MESSAGE_MEMORY_KINDS = 3, MESSAGE_ANCHORS = 5 };
 
 enum process_role { ROLE_SUPERVISOR, ROLE_HSM, ROLE_DATAPLANE, ROLE_MGMT, ROLE_CONSOLE, ROLE_HOOKS, ROLE_UBLK, ROLE_TPM, ROLE_COUNT };
 
@@ -59,6 +59,7 @@ enum message_type {
 	MSG_DP_DEADLINES, /* heartbeat and proof; every message counts as a heartbeat */
 	MSG_DP_LOCK,
 	MSG_DP_DETACH,
+	MSG_DP_ANCHOR, /* the volume is to name this count */
 	/* dataplane -> supervisor */
 	MSG_DP_READY, /* the export exists and refuses: no key yet */
 	MSG_DP_OPENED,
@@ -275,11 +276,17 @@ struct msg_dp_ticket {
 	uint32_t generation; /* of the gate: answers carry it back */
 	int32_t hsm_pid;
 	uint32_t hsm_uid;
+	uint8_t anchor; /* enum volume_anchor */
+	uint64_t anchor_count;
 };
 
 struct msg_dp_deadlines {
 	uint64_t heartbeat_ns; /* CLOCK_BOOTTIME; absolute */
 	uint64_t proof_ns;
+};
+
+struct msg_dp_anchor {
+	uint64_t count;
 };
 
 struct msg_dp_lock {
@@ -300,6 +307,7 @@ struct msg_dp_opened {
 	int32_t error;   /* 0: keys are in RAM and the volume serves */
 	uint8_t verdict; /* enum hsm_verdict of the unwrap */
 	uint64_t size;
+	uint64_t anchor_count; /* what its newest root names */
 	char kernel[16];
 	uint8_t memory; /* enum secret_memory_kind */
 	char text[TEXT_MAX_BYTES];
@@ -350,6 +358,7 @@ struct msg_dp_stats {
 	uint64_t read_bytes, written_bytes;
 	uint64_t bad_tags;
 	uint64_t dirty_nodes;
+	uint64_t anchor_count; /* that a durable root names */
 	uint32_t connections;
 	bool failstop;
 };
@@ -438,13 +447,13 @@ struct msg_mg_credential {
 
 /* ---- console ---- */
 
-enum con_verb { CON_ENROLL = 1, CON_REVOKE = 2, CON_STATUS = 3, CON_STOP = 4, CON_REMOVE = 5 };
+enum con_verb { CON_ENROLL = 1, CON_REVOKE = 2, CON_STATUS = 3, CON_STOP = 4, CON_REMOVE = 5, CON_ACCEPT_ROLLBACK = 6 };
 
 struct msg_con_request {
 	uint8_t verb;
 	uint8_t role; /* enroll */
 	char identity[IDENTITY_MAX_BYTES];
-	char volume[NAME_MAX_BYTES]; /* revoke: empty = all */
+	char volume[NAME_MAX_BYTES]; /* revoke: empty = all; accept-rollback */
 };
 
 struct msg_con_reply {
@@ -541,12 +550,14 @@ struct msg_ub_gone {
 
 /* ---- tpm ---- */
 
-enum tp_verb { TP_LOOK = 1, TP_SEAL, TP_UNSEAL, TP_VERB_COUNT };
+enum tp_verb { TP_LOOK = 1, TP_SEAL, TP_UNSEAL, TP_COUNTER_MAKE, TP_COUNTER_READ, TP_COUNTER_STEP, TP_VERB_COUNT };
 
 struct msg_tp_request {
 	uint8_t verb;              /* enum tp_verb */
 	char kek[NAME_MAX_BYTES];  /* whose PIN it is */
 	uint32_t pcrs;             /* look, seal: a bit each */
+	uint32_t index;            /* counters; make: this one or one of the seven behind it */
+	uint64_t to;               /* step: what it is to be at least */
 	uint16_t sealed_size;      /* unseal */
 	uint8_t sealed[SEALED_MAX_BYTES];
 };
@@ -556,6 +567,8 @@ struct msg_tp_reply {
 	char kind[24];        /* look: manufacturer and version */
 	char bank[8];         /* look: "sha256" */
 	uint32_t zero;        /* look: PCRs that nobody has extended */
+	uint32_t index;       /* counters: which it was */
+	uint64_t counter;
 	uint16_t sealed_size; /* seal */
 	uint8_t sealed[SEALED_MAX_BYTES];
 	char text[TEXT_MAX_BYTES];
@@ -585,6 +598,7 @@ struct message {
 		struct msg_dp_job dp_job;
 		struct msg_dp_ticket dp_ticket;
 		struct msg_dp_deadlines dp_deadlines;
+		struct msg_dp_anchor dp_anchor;
 		struct msg_dp_lock dp_lock;
 		struct msg_dp_ready dp_ready;
 		struct msg_dp_opened dp_opened;

@@ -530,6 +530,22 @@ static bool v_on_lock(struct reader *r, const char *key, const char *v)
 	return true;
 }
 
+static bool v_anti_rollback(struct reader *r, const char *key, const char *v)
+{
+	static const char *const words[] = { "none", "tpm", NULL };
+	unsigned which = 0;
+
+	if (!take_choice(r, key, v, words, &which))
+		return false;
+	r->volume->anti_rollback = which == 1;
+	return which == 0 || r->config->tpm[0] != '\0' || wrong(r, "%s = tpm, and [agent] names no TPM; add tpm = /dev/tpmrm0 there", key);
+}
+
+static bool v_anti_rollback_interval(struct reader *r, const char *key, const char *v)
+{
+	return take_duration(r, key, v, &r->volume->anti_rollback_ns, SECOND, 24 * HOUR);
+}
+
 static bool v_hold_timeout(struct reader *r, const char *key, const char *v)
 {
 	return take_duration(r, key, v, &r->volume->hold_timeout_ns, SECOND, 24 * HOUR);
@@ -782,6 +798,8 @@ static const struct key_row volume_keys[] = {
 	{ "attach",         v_attach,         false, false },
 	{ "on_lock",        v_on_lock,        false, false },
 	{ "hold_timeout",   v_hold_timeout,   false, false },
+	{ "anti_rollback",  v_anti_rollback,  false, false },
+	{ "anti_rollback_interval", v_anti_rollback_interval, false, false },
 	{ "connections",    v_connections,    false, false },
 	{ "integrity_limit", v_integrity_limit, false, false },
 	{ "mount",          v_mount,          false, false },
@@ -988,6 +1006,7 @@ static void read_volume_file(struct config *c, const char *path, const char *nam
 	*out = (struct volume_config){ .attach_auto = true,
 				       .listen_mode = 0600,
 				       .hold_timeout_ns = 120 * SECOND,
+				       .anti_rollback_ns = HOUR,
 				       .connections = CONNECTIONS_DEFAULT,
 				       .integrity_limit = 1000,
 				       .integrity_window_ns = 60 * SECOND };

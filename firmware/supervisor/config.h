@@ -58,6 +58,8 @@ struct volume_config {
 	uint64_t purge_after_ns; /* 0: never */
 	enum mount_hook mount;
 	char mount_path[PATH_MAX_BYTES];
+	bool anti_rollback; /* = tpm */
+	uint64_t anti_rollback_ns;
 	bool hold; /* on_lock */
 	uint64_t hold_timeout_ns;
 	uint32_t connections;

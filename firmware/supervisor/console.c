@@ -151,6 +151,22 @@ static void status(struct connection *c, const struct message *q)
 	reply(c, &m, q->nonce, 0, text);
 }
 
+static void accept_rollback(struct connection *c, const struct message *q)
+{
+	struct agent *a = c->console->agent;
+	struct volume *v = volume_find(a, q->body.con_request.volume);
+	char text[TEXT_MAX_BYTES] = "the agent knows no such volume";
+	int e = v != NULL ? anchor_accept(&v->anchor, text) : ERR_NOT_FOUND;
+	struct message m;
+
+	if (e == 0) {
+		log_warning("volume %s: its next opening takes an older state of it (%s)", v->config.name, c->identity);
+		volume_audit(v, "rollback-accepted", v->gate.state, c->identity);
+	}
+	message_init(&m, MSG_CON_REPLY, q->nonce);
+	reply(c, &m, q->nonce, e, text);
+}
+
 /* The client that waits for it may be gone by then. */
 static void sealed(void *context, const struct msg_tp_reply *r, int *page_fd)
 {
@@ -286,6 +302,9 @@ static void take_request(struct connection *c, const struct message *q)
 		break;
 	case CON_STOP:
 		stop(c, q);
+		break;
+	case CON_ACCEPT_ROLLBACK:
+		accept_rollback(c, q);
 		break;
 	case CON_REMOVE:
 		remove_identity(c, q);

@@ -27,6 +27,7 @@ static const struct {
 	[RECORD_KEK] = { "kek", "keks/%s" },
 	[RECORD_PIN] = { "pin", "keks/%s.pin" },
 	[RECORD_SEALED] = { "sealed", "keks/%s.sealed" },
+	[RECORD_ANCHOR] = { "anchor", "gates/%s.anchor" },
 	[RECORD_VOLUME] = { "volume", "volumes/%s" },
 	[RECORD_GATE] = { "gate", "gates/%s" },
 	[RECORD_CREDENTIALS] = { "credentials", "%s" },
@@ -321,6 +322,13 @@ static const struct field_row pin_fields[] = {
 	{ .key = NULL },
 };
 
+static const struct field_row anchor_fields[] = {
+	{ .key = "state",         .type = FIELD_ENUM,  AT(anchor_record, state), .max = ANCHOR_STATE_COUNT - 1 },
+	{ .key = "uuid",          .type = FIELD_HEX,   ARRAY(anchor_record, uuid) },
+	{ .key = "index",         .type = FIELD_U32,   AT(anchor_record, index) },
+	{ .key = NULL },
+};
+
 static const struct field_row sealed_fields[] = {
 	{ .key = "size",          .type = FIELD_U16,   AT(sealed_record, size), .max = SEALED_MAX_BYTES },
 	{ .key = "blob",          .type = FIELD_HEX_N, COUNTED(sealed_record, blob, size) },
@@ -414,6 +422,16 @@ int records_read_pin(const struct records *r, const char *name, struct pin_recor
 int records_write_pin(const struct records *r, const char *name, const struct pin_record *in)
 {
 	return write_fields(r, RECORD_PIN, name, pin_fields, in);
+}
+
+int records_read_anchor(const struct records *r, const char *name, struct anchor_record *out)
+{
+	return read_fields(r, RECORD_ANCHOR, name, anchor_fields, out, sizeof *out);
+}
+
+int records_write_anchor(const struct records *r, const char *name, const struct anchor_record *in)
+{
+	return write_fields(r, RECORD_ANCHOR, name, anchor_fields, in);
 }
 
 int records_read_sealed(const struct records *r, const char *name, struct sealed_record *out)

@@ -14,7 +14,7 @@
 
 enum { RECORD_MAX_BYTES = 65536, DEVICE_KEY_BYTES = 32, BOOT_ID_BYTES = 40 };
 
-enum record_kind { RECORD_KEK, RECORD_PIN, RECORD_SEALED, RECORD_VOLUME, RECORD_GATE, RECORD_CREDENTIALS, RECORD_CLOCK, RECORD_WATCHDOG, RECORD_KIND_COUNT };
+enum record_kind { RECORD_KEK, RECORD_PIN, RECORD_SEALED, RECORD_ANCHOR, RECORD_VOLUME, RECORD_GATE, RECORD_CREDENTIALS, RECORD_CLOCK, RECORD_WATCHDOG, RECORD_KIND_COUNT };
 
 struct records {
 	int dir_fd; /* -1: closed */
@@ -75,6 +75,15 @@ struct pin_record {
 	uint64_t inode, size, mtime_ns;
 };
 
+enum anchor_state { ANCHOR_UNBOUND, ANCHOR_BINDING, ANCHOR_BOUND, ANCHOR_STATE_COUNT };
+
+/* Which counter of the TPM a volume is bound to. */
+struct anchor_record {
+	enum anchor_state state;
+	uint8_t uuid[16]; /* of the volume: one that was made anew is another */
+	uint32_t index;
+};
+
 /* A PIN that a TPM sealed: a blob that only it, in that boot state, opens. */
 struct sealed_record {
 	uint16_t size;
@@ -104,6 +113,8 @@ int records_write_kek(const struct records *r, const char *name, const struct ke
 int records_read_pin(const struct records *r, const char *name, struct pin_record *out);
 int records_write_pin(const struct records *r, const char *name, const struct pin_record *in);
 
+int records_read_anchor(const struct records *r, const char *name, struct anchor_record *out);
+int records_write_anchor(const struct records *r, const char *name, const struct anchor_record *in);
 int records_read_sealed(const struct records *r, const char *name, struct sealed_record *out);
 int records_write_sealed(const struct records *r, const char *name, const struct sealed_record *in);
 

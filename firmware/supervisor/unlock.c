@@ -23,7 +23,7 @@ static void close_hsm_fd(struct volume *v)
 /* Both halves are there: keys are in RAM, and whoever unwrapped them is gone. */
 static void check_done(struct volume *v)
 {
-	if (!v->opened_good || !v->hsm_good || !v->hsm_gone || v->gate.state != GATE_UNLOCKING)
+	if (!v->opened_good || !anchor_settled(&v->anchor) || !v->hsm_good || !v->hsm_gone || v->gate.state != GATE_UNLOCKING)
 		return;
 	if (v->config.export == EXPORT_UBLK && v->device.state != DEVICE_LIVE) {
 		device_go(v); /* and here again when it takes requests */
@@ -67,6 +67,7 @@ static int send_tickets(struct volume *v)
 						   .generation = v->generation,
 						   .hsm_pid = v->unlock.child.pid,
 						   .hsm_uid = (uint32_t)v->unlock.child.uid };
+	anchor_ticket(&v->anchor, &m.body.dp_ticket);
 	r = child_send(&v->dataplane, &m, &v->hsm_fd, 1);
 	close_hsm_fd(v);
 	if (r == 0)
@@ -155,6 +156,7 @@ void unlock_init(struct volume *v)
 void unlock_start(struct volume *v)
 {
 	v->unlock_wanted = true;
+	anchor_forget(&v->anchor);
 	timer_arm(&v->agent->loop, &v->unlock_deadline, boot_now() + UNLOCK_DEADLINE_S * SEC_NS);
 	unlock_try(v);
 }
@@ -166,6 +168,12 @@ void unlock_try(struct volume *v)
 
 	if (!v->unlock_wanted || !v->dataplane_ready || v->dataplane.stage != STAGE_KEYLESS || v->hsm_fd >= 0)
 		return;
+	if (!anchor_ready(&v->anchor, &j))
+		return;
+	if (j.cause != CAUSE_NONE) {
+		unlock_unsettled(v, &j);
+		return;
+	}
 	v->opened_good = v->hsm_good = v->hsm_gone = false;
 	v->unlock.kek = v->kek;
 	if (kek_pins(v->kek) == NULL) {
@@ -200,6 +208,7 @@ bool unlock_cancel(struct volume *v)
 	timer_disarm(&v->agent->loop, &v->unlock_deadline);
 	timer_disarm(&v->agent->loop, &v->unlock_begin);
 	v->unlock_wanted = v->opened_good = v->hsm_good = v->hsm_gone = false;
+	anchor_forget(&v->anchor);
 	close_hsm_fd(v);
 	if (session_ticketed(&v->unlock) && !session_kill(&v->unlock))
 		return false;
@@ -211,6 +220,20 @@ bool unlock_cancel(struct volume *v)
 void unlock_device_started(struct volume *v)
 {
 	check_done(v);
+}
+
+void unlock_settled(struct volume *v)
+{
+	check_done(v);
+}
+
+/* It does not latch: that the TPM cannot say is no proof of a rollback. */
+void unlock_unsettled(struct volume *v, const struct judgement *why)
+{
+	if (why->proof == PROOF_AMBIGUOUS)
+		volume_feed(v, EV_FRESH_AMBIGUOUS, why->cause, NULL, why->text);
+	else
+		volume_feed(v, EV_RECOVERY_REFUSED, CAUSE_ENGINE, NULL, why->text);
 }
 
 void unlock_opened(struct volume *v, const struct message *m)
@@ -226,6 +249,7 @@ void unlock_opened(struct volume *v, const struct message *m)
 	if (o->error == 0) {
 		v->opened_good = true;
 		v->bad_tags_seen = v->bad_tags_told = 0;
+		anchor_opened(&v->anchor, o->anchor_count);
 		check_done(v);
 	} else if (o->verdict == VERDICT_GOOD) {
 		volume_feed(v, EV_RECOVERY_REFUSED, damage ? CAUSE_INTEGRITY : CAUSE_ENGINE, NULL, o->text);

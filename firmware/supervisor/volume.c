@@ -690,6 +690,7 @@ static void on_message(void *owner, struct child *c, const struct message *m, in
 		break;
 	case MSG_DP_STATS:
 		v->stats = m->body.dp_stats;
+		anchor_named(&v->anchor, v->stats.anchor_count);
 		break;
 	default:
 		break;
@@ -841,6 +842,7 @@ int volume_create(struct volume **out, struct agent *a, const char *name, const 
 	read_records(v, name);
 	if (config != NULL)
 		volume_configure(v, config);
+	anchor_init(&v->anchor, v);
 	unlock_init(v);
 	timer_arm(&a->loop, &v->tick, boot_now() + TICK_MS * MS_NS);
 	*out = v;

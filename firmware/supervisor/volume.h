@@ -4,6 +4,7 @@
 #ifndef FALLGATE_SUPERVISOR_VOLUME_H
 #define FALLGATE_SUPERVISOR_VOLUME_H
 
+#include "anchor.h"
 #include "children.h"
 #include "config.h"
 #include "integrity.h"
@@ -78,6 +79,7 @@ struct volume {
 	struct session unlock;
 	bool unlock_wanted;
 	bool opened_good, hsm_good, hsm_gone;
+	struct anchor anchor;
 	int hsm_fd; /* the dataplane's end of the channel to the one-shot hsm */
 	unsigned unlock_failures;
 	uint64_t retry_at_ns;
@@ -165,6 +167,8 @@ void unlock_start(struct volume *v);
 void unlock_try(struct volume *v);    /* if wanted and everything is ready */
 bool unlock_cancel(struct volume *v); /* false: the hsm is killed but not reaped yet */
 void unlock_opened(struct volume *v, const struct message *m);
+void unlock_settled(struct volume *v); /* the counter is stepped */
+void unlock_unsettled(struct volume *v, const struct judgement *why);
 void unlock_device_started(struct volume *v);
 
 /* For the volume's device: its server can be started; or there is none, and text says why: tried again later. */

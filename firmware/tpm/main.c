@@ -20,7 +20,7 @@
 #include "ipc/message.h"
 
 /* What is sealed: the KEK's name, then the PIN. */
-enum { SUPERVISOR_FD = 3, PIN_ROOM = TPM_SECRET_MAX - NAME_MAX_BYTES };
+enum { SUPERVISOR_FD = 3, COUNTER_TRIES = 8, PIN_ROOM = TPM_SECRET_MAX - NAME_MAX_BYTES };
 
 _Static_assert((unsigned)SEALED_MAX_BYTES == (unsigned)TPM_SEALED_MAX, "a blob fits its message");
 
@@ -141,6 +141,22 @@ static int look(struct asked *a, const struct msg_tp_request *q, struct msg_tp_r
 	return e;
 }
 
+static int count(struct asked *a, const struct msg_tp_request *q, struct msg_tp_reply *r)
+{
+	int e = ERR_EXISTS;
+
+	r->index = q->index;
+	if (q->verb == TP_COUNTER_READ)
+		return tpm_counter_read(a->tpm, q->index, &r->counter, a->why);
+	if (q->verb == TP_COUNTER_STEP)
+		return tpm_counter_step(a->tpm, q->index, q->to, &r->counter, a->why);
+	for (uint32_t i = 0; i < COUNTER_TRIES && e == ERR_EXISTS; i++) {
+		r->index = q->index + i;
+		e = tpm_counter_make(a->tpm, r->index, &r->counter, a->why);
+	}
+	return e;
+}
+
 static int do_it(struct asked *a, const struct msg_tp_request *q, int fd, struct msg_tp_reply *r, int *page_fd)
 {
 	if (a->tpm == NULL)
@@ -152,6 +168,10 @@ static int do_it(struct asked *a, const struct msg_tp_request *q, int fd, struct
 		return seal(a, q, fd, r);
 	case TP_UNSEAL:
 		return unseal(a, q, page_fd);
+	case TP_COUNTER_MAKE:
+	case TP_COUNTER_READ:
+	case TP_COUNTER_STEP:
+		return count(a, q, r);
 	case TP_VERB_COUNT:
 		break;
 	}

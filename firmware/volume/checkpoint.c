@@ -72,7 +72,7 @@ static int seal_tree(struct volume *v, bool clean)
 		return r;
 	}
 	v->log.node_ctr = v->batch.count > 0 ? first : 0;
-	v->root_dirty = false;
+	v->root_dirty = v->anchor_due = false;
 	return 0;
 }
 
@@ -160,7 +160,7 @@ static int write_tree(struct volume *v, uint64_t root_seq)
 struct checkpoint {
 	struct round round;
 	int sealed; /* what sealing the tree came to */
-	uint64_t root_seq, tail, settled;
+	uint64_t root_seq, tail, settled, anchor;
 };
 
 /* The round's log blocks and data, settled; then the blocks that name the nodes. The committer's turn is ours meanwhile. */
@@ -204,6 +204,7 @@ static void finish(struct volume *v, const struct checkpoint *c)
 	l->frozen = false;
 	if (c->settled > l->settled)
 		l->settled = c->settled;
+	v->anchor_durable = c->anchor;
 	v->checkpoints++;
 }
 
@@ -229,6 +230,7 @@ static int run_checkpoint(struct volume *v, bool clean)
 	c.root_seq = v->root.seq;
 	c.tail = v->log.next_seq;
 	c.settled = v->root.settled;
+	c.anchor = v->root.anchor;
 	if (c.sealed == 0)
 		v->log.entries = 0;
 	engine_open_gate(v);
@@ -247,7 +249,7 @@ static int run_checkpoint(struct volume *v, bool clean)
 
 static bool anything_new(const struct volume *v)
 {
-	return v->root_dirty || v->tree.dirty_count > 0 || v->log.count > 0;
+	return v->root_dirty || v->anchor_due || v->tree.dirty_count > 0 || v->log.count > 0;
 }
 
 int engine_checkpoint(struct volume *v, bool clean, bool force)

@@ -920,9 +920,41 @@ static bool device_fits(const struct volume *v, const struct volume_options *o, 
 	return false;
 }
 
+/* The root is authentic: what it names is what was written last on this medium. A power cut between root and counter leaves the root one
+ * ahead, and nothing else does. */
+static int check_anchor(struct volume *v, const struct volume_options *o, char *why, size_t why_size)
+{
+	uint64_t named = v->root.anchor, count = o->anchor_count;
+	bool current = named == count || named == count + 1;
+	const char *wrong = NULL;
+
+	switch (o->anchor) {
+	case ANCHOR_IGNORE:
+	case ANCHOR_ACCEPT:
+	case ANCHOR_POLICY_COUNT:
+		break;
+	case ANCHOR_NONE:
+		wrong = named != 0 ? "the volume is bound to a TPM's counter: give it anti_rollback = tpm" : NULL;
+		break;
+	case ANCHOR_BIND:
+		wrong = named != 0 && !current ? "the volume is bound to another counter than this TPM has for it" : NULL;
+		break;
+	case ANCHOR_CHECK:
+		wrong = current	      ? NULL
+			: named < count ? "rolled back: the volume has been opened since this state of it was written"
+					: "the volume is ahead of the TPM's counter: another TPM, or the counter was lost";
+		break;
+	}
+	v->anchor_durable = named;
+	if (wrong == NULL)
+		return 0;
+	snprintf(why, why_size, "%s (it names %llu, the counter is at %llu)", wrong, (unsigned long long)named, (unsigned long long)count);
+	return ERR_CORRUPT;
+}
+
 /* A new session: its own salt, its own id, and a root on the device that says "not closed" before anything is accepted. What the
  * log held beyond the last root is in the tree by then, and goes to the device with that root. */
-static int begin_session(struct volume *v, char *why, size_t why_size)
+static int begin_session(struct volume *v, const struct volume_options *o, char *why, size_t why_size)
 {
 	bool replayed = false;
 	int r = engine_recover(v, &replayed, why, why_size);
@@ -935,6 +967,8 @@ static int begin_session(struct volume *v, char *why, size_t why_size)
 		memcpy(v->root.header_hash[0], v->header.hash, sizeof v->header.hash);
 		memcpy(v->root.header_hash[1], v->header.hash, sizeof v->header.hash);
 		v->root.opens++;
+		if (o->anchor >= ANCHOR_BIND)
+			v->root.anchor = o->anchor_count + 1;
 		v->root.unwraps++;
 		r = engine_checkpoint(v, false, true);
 	}
@@ -1042,12 +1076,14 @@ int volume_open(struct volume **out, struct block *dev, struct keyring *k, const
 	if (v == NULL)
 		return ERR_NOMEM;
 	r = device_fits(v, o, why, why_size) ? read_metadata(v, o, why, why_size) : ERR_UNSUPPORTED;
+	if (r == 0)
+		r = check_anchor(v, o, why, why_size);
 	if (r == 0 && (r = sealer_init(&v->sealer, k, &v->header, v->root.ctr_next)) < 0)
 		snprintf(why, why_size, "no entropy for a salt: nothing may be sealed");
 	if (r == 0)
 		r = allocate(v, o);
 	if (r == 0)
-		r = begin_session(v, why, why_size);
+		r = begin_session(v, o, why, why_size);
 	if (r == 0)
 		r = writeback_start(v);
 	if (r < 0) {
@@ -1096,4 +1132,25 @@ int volume_close(struct volume *v)
 		r = engine_checkpoint(v, true, true);
 	volume_free(v);
 	return r;
+}
+
+uint64_t volume_anchor(struct volume *v)
+{
+	uint64_t count;
+
+	pthread_mutex_lock(&v->tree.lock);
+	count = v->anchor_durable;
+	pthread_mutex_unlock(&v->tree.lock);
+	return count;
+}
+
+void volume_raise_anchor(struct volume *v, uint64_t count)
+{
+	pthread_mutex_lock(&v->tree.lock);
+	if (count > v->root.anchor && !v->read_only) {
+		v->root.anchor = count;
+		v->anchor_due = true;
+		pthread_cond_signal(&v->kick);
+	}
+	pthread_mutex_unlock(&v->tree.lock);
 }

@@ -83,7 +83,20 @@ int volume_format(struct block *dev, struct keyring *k, const struct volume_form
 /* How much memory an open volume may take: some 28 MiB, for a small board, or some 300, for a server (DESIGN.md, "Memory"). */
 enum volume_preset { VOLUME_BOARD, VOLUME_SERVER };
 
+/* A count outside the medium that only goes up (a TPM's). The newest root names the count that it was written under; an older medium put
+ * back names a lower one. What an opening makes of it: */
+enum volume_anchor {
+	ANCHOR_IGNORE, /* offline tools, tests: what the root names is kept */
+	ANCHOR_NONE,   /* this appliance has no counter for it: refuse a volume that names one */
+	ANCHOR_BIND,   /* the counter is new: the volume names none yet, or was cut while it was bound to this one */
+	ANCHOR_CHECK,  /* the volume names this count, or the next (cut before the counter was stepped); else refuse */
+	ANCHOR_ACCEPT, /* an officer says that this older medium is meant */
+	ANCHOR_POLICY_COUNT
+};
+
 struct volume_options {
+	enum volume_anchor anchor;
+	uint64_t anchor_count;     /* the counter's; from BIND on the session's roots name the next */
 	bool read_only;
 	enum volume_preset preset; /* for each of the four below that is 0 */
 	size_t cache_nodes;        /* clean nodes kept */
@@ -143,6 +156,12 @@ void volume_header(struct volume *v, struct volume_header_info *out);
  * header or the new one in force, never none, and the next opening settles which. ERR_RANGE (a slot is impossible), ERR_DENIED
  * (read-only), ERR_REVOKED, ERR_CORRUPT (no copy on the device is the one in force), ERR_FAILSTOP and what led there. */
 int volume_set_slots(struct volume *v, const struct kek_slot *slots, unsigned count);
+
+/* The count that the newest durable root names; 0: none. Once the counter is stepped to it, everything older is refused. */
+uint64_t volume_anchor(struct volume *v);
+
+/* The roots from now on name this count, and the volume's thread writes one soon. */
+void volume_raise_anchor(struct volume *v, uint64_t count);
 
 /* With `stepped`: one step of what the thread does otherwise: writes what is held, then a checkpoint if one is due. 0 or an
  * error. */

@@ -23,7 +23,7 @@ static enum chore chore(const struct volume *v, bool aged)
 
 	if (engine_admits(v) < 0)
 		return NOTHING;
-	if (engine_due(v) || (idle && (v->tree.dirty_count > 0 || v->root_dirty)))
+	if (engine_due(v) || v->anchor_due || (idle && (v->tree.dirty_count > 0 || v->root_dirty)))
 		return CHECKPOINT;
 	if (v->log.count > 0 && (aged || v->held.sectors > v->held.max / HELD_SHARE))
 		return COMMIT;
@@ -104,7 +104,7 @@ int volume_step(struct volume *v)
 	if (r < 0)
 		return r;
 	pthread_mutex_lock(&v->tree.lock);
-	due = engine_due(v);
+	due = engine_due(v) || v->anchor_due;
 	pthread_mutex_unlock(&v->tree.lock);
 	return due ? engine_checkpoint(v, false, false) : 0;
 }

@@ -16,7 +16,7 @@
 #include "hal/secret_memory.h"
 #include "tpm_kind.h"
 
-enum { NAME_BYTES = 34, MAGIC_BYTES = 8, HEAD_BYTES = MAGIC_BYTES + 4 + 2 + NAME_BYTES, PCR_TRIES = 3 };
+enum { STEPS_MAX = 2, COUNTER_BYTES = 8, NAME_BYTES = 34, MAGIC_BYTES = 8, HEAD_BYTES = MAGIC_BYTES + 4 + 2 + NAME_BYTES, PCR_TRIES = 3 };
 
 static const uint8_t magic[MAGIC_BYTES] = "FGTPM01";
 
@@ -70,6 +70,10 @@ static const struct {
 	{ TPM2_RC_HIERARCHY,   ERR_UNSUPPORTED, "its owner hierarchy is switched off: switch it on in the firmware's set-up" },
 	{ TPM2_RC_LOCKOUT,     ERR_UNREACHABLE, "it is in lockout; it leaves that by itself, or by its owner's order" },
 	{ TPM2_RC_INITIALIZE,  ERR_UNREACHABLE, "nobody has started it (TPM2_Startup); see the firmware's set-up" },
+	{ TPM2_RC_NV_DEFINED,  ERR_EXISTS,      "there is something at this index" },
+	{ TPM2_RC_NV_SPACE,    ERR_NOSPACE,     "it has no room for another counter" },
+	{ TPM2_RC_NV_RATE,     ERR_UNREACHABLE, "it wants to be asked less often" },
+	{ TPM2_RC_HANDLE,      ERR_NOT_FOUND,   "there is no such counter" },
 	{ TPM2_RC_FAILURE,     ERR_UNREACHABLE, "it has failed its self-test" },
 };
 /* clang-format on */
@@ -548,4 +552,125 @@ int tpm_unseal(struct tpm *t, const uint8_t *blob, size_t blob_size, uint8_t sec
 		secret_wipe(data, sizeof *data);
 	Esys_Free(data);
 	return r;
+}
+
+/* ---- counters ---- */
+
+enum { COUNTER_ATTRIBUTES = TPMA_NV_AUTHWRITE | TPMA_NV_AUTHREAD | TPMA_NV_NO_DA | TPM2_NT_COUNTER << TPMA_NV_TPM2_NT_SHIFT };
+
+/* What it is called is part of every HMAC below, attributes included: an index of another kind in its place is found out. */
+static int check_counter(struct tpm *t, ESYS_TR handle, bool *written)
+{
+	TPM2B_NV_PUBLIC *public = NULL;
+	TPM2B_NAME *name = NULL;
+	int r = judge(t, Esys_NV_ReadPublic(t->esys, handle, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, &public, &name), "NV_ReadPublic");
+
+	if (r == 0 && ((public->nvPublic.attributes & ~TPMA_NV_WRITTEN) != (TPMA_NV)COUNTER_ATTRIBUTES ||
+		       public->nvPublic.dataSize != COUNTER_BYTES))
+		r = say(t, ERR_CORRUPT, "NV index 0x%08x is not the counter that was made there", public->nvPublic.nvIndex);
+	if (r == 0)
+		*written = (public->nvPublic.attributes & TPMA_NV_WRITTEN) != 0;
+	Esys_Free(public);
+	Esys_Free(name);
+	return r;
+}
+
+static int step(struct tpm *t, ESYS_TR handle)
+{
+	int r = use_session(t, t->session, 0);
+
+	return r != 0 ? r
+		      : judge(t, Esys_NV_Increment(t->esys, handle, handle, t->session, ESYS_TR_NONE, ESYS_TR_NONE), "NV_Increment");
+}
+
+static int read_counter(struct tpm *t, ESYS_TR handle, uint64_t *value)
+{
+	TPM2B_MAX_NV_BUFFER *data = NULL;
+	int r = use_session(t, t->session, TPMA_SESSION_ENCRYPT);
+
+	if (r == 0)
+		r = judge(t, Esys_NV_Read(t->esys, handle, handle, t->session, ESYS_TR_NONE, ESYS_TR_NONE, COUNTER_BYTES, 0, &data), "NV_Read");
+	if (r == 0 && data->size != COUNTER_BYTES)
+		r = say(t, ERR_CORRUPT, "the counter has %u bytes", data->size);
+	*value = 0;
+	for (unsigned i = 0; r == 0 && i < COUNTER_BYTES; i++)
+		*value = *value << 8 | data->buffer[i];
+	Esys_Free(data);
+	return r;
+}
+
+static int open_counter(struct tpm *t, uint32_t index, ESYS_TR *handle, bool *written)
+{
+	int r = begin(t);
+
+	*handle = ESYS_TR_NONE;
+	if (r == 0)
+		r = judge(t, Esys_TR_FromTPMPublic(t->esys, index, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, handle), "NV_ReadPublic");
+	return r == 0 ? check_counter(t, *handle, written) : r;
+}
+
+static void close_counter(struct tpm *t, ESYS_TR handle)
+{
+	if (handle != ESYS_TR_NONE)
+		Esys_TR_Close(t->esys, &handle);
+}
+
+int tpm_counter_make(struct tpm *t, uint32_t index, uint64_t *value, char why[static TPM_WHY_BYTES])
+{
+	const TPM2B_NV_PUBLIC public = { .nvPublic = { .nvIndex = index,
+						       .nameAlg = TPM2_ALG_SHA256,
+						       .attributes = COUNTER_ATTRIBUTES,
+						       .dataSize = COUNTER_BYTES } };
+	const TPM2B_AUTH none = { 0 };
+	ESYS_TR handle = ESYS_TR_NONE;
+	int r;
+
+	t->why = why;
+	r = begin(t);
+	if (r == 0)
+		r = use_session(t, t->session, 0);
+	if (r == 0)
+		r = judge(t, Esys_NV_DefineSpace(t->esys, ESYS_TR_RH_OWNER, t->session, ESYS_TR_NONE, ESYS_TR_NONE, &none, &public, &handle),
+			  "NV_DefineSpace");
+	if (r == 0)
+		r = step(t, handle); /* the first sets it, above all that were */
+	if (r == 0)
+		r = read_counter(t, handle, value);
+	close_counter(t, handle);
+	return r;
+}
+
+int tpm_counter_read(struct tpm *t, uint32_t index, uint64_t *value, char why[static TPM_WHY_BYTES])
+{
+	ESYS_TR handle;
+	bool written = false;
+	int r;
+
+	t->why = why;
+	r = open_counter(t, index, &handle, &written);
+	if (r == 0 && !written) /* the power went while it was made */
+		r = step(t, handle);
+	if (r == 0)
+		r = read_counter(t, handle, value);
+	close_counter(t, handle);
+	return r;
+}
+
+int tpm_counter_step(struct tpm *t, uint32_t index, uint64_t to, uint64_t *value, char why[static TPM_WHY_BYTES])
+{
+	ESYS_TR handle;
+	bool written = false;
+	int r;
+
+	t->why = why;
+	r = open_counter(t, index, &handle, &written);
+	if (r == 0)
+		r = read_counter(t, handle, value);
+	for (int i = 0; i < STEPS_MAX && r == 0 && *value < to; i++) {
+		r = step(t, handle);
+		if (r == 0)
+			r = read_counter(t, handle, value);
+	}
+	close_counter(t, handle);
+	return r == 0 && *value < to ? say(t, ERR_CORRUPT, "the counter is %llu, far below the volume's", (unsigned long long)*value) : r;
 }

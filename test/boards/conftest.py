@@ -12,6 +12,7 @@ from machine import Guest, MIB  # noqa: E402
 
 BOARDS = ["qemu_x86_64", "qemu_aarch64"]
 UEFI_BOARDS = ["generic_x86_64_uefi", "generic_aarch64_uefi"]
+GUEST_TPM_BOARDS = ["qemu_x86_64", "generic_x86_64_uefi"]
 
 
 def pytest_addoption(parser):

@@ -72,7 +72,7 @@ class Events:
 
 class Guest:
     def __init__(self, name, folder, build, flavour="dev", kvm=False, data=64 * MIB, more=(), image=None, reboots=False, secure=False,
-                 hsm=None, agent_state=None, disks=()):
+                 hsm=None, agent_state=None, disks=(), tpm=False):
         """hsm: an OutsideHsm that the guest reaches over its network; agent_state: records made beforehand, with their credentials."""
         self.hsm, self.folder, self.bin = hsm, pathlib.Path(folder), pathlib.Path(build) / "bin"
         state_files = {"etc": hsm.etc} if hsm else {}
@@ -80,7 +80,7 @@ class Guest:
             state_files["agent"] = agent_state
         self.machine = qemu.Machine(Board(name), flavour, folder, image=image, kvm=kvm, data=data, more=more, reboots=reboots,
                                     secure=secure, hsm=hsm and hsm.socket, state_files=state_files,
-                                    disks=disks)
+                                    disks=disks, tpm=tpm)
         self.process, self.keys, self.text, self.shells = None, {}, "", 0
 
     # ---- power ----
@@ -89,6 +89,7 @@ class Guest:
         self.text = ""
         log = self.folder / "console.log"
         self.machine.qmp.unlink(missing_ok=True)
+        self.machine.start_tpm()
         self.process = subprocess.Popen(self.machine.command(serial="stdio"), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         stderr=subprocess.STDOUT, cwd=self.folder)
         self.reader = threading.Thread(target=self._read, args=(self.process.stdout, log), daemon=True)
@@ -131,6 +132,7 @@ class Guest:
     def close(self):
         if self.process and self.process.poll() is None:
             self.cut_power()
+        self.machine.stop_tpm()
 
     # ---- QMP ----
 

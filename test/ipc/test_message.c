@@ -10,6 +10,7 @@
 #include "hal/secret_memory.h"
 #include "revocation/revocation.h"
 #include "sample.h"
+#include "volume/volume.h"
 
 #define TESTED(list) (sizeof(list) / sizeof((list)[0]))
 
@@ -117,6 +118,7 @@ static const struct byte_case enums[] = {
 	B(MSG_DP_CREATE, dp_create, kek_type, 1, 2), B(MSG_DP_CREATE, dp_create, hash, 0, 2),
 	B(MSG_DP_JOB, dp_job, verb, 1, JOB_VERB_COUNT - 1),
 	B(MSG_TP_REQUEST, tp_request, verb, 1, TP_VERB_COUNT - 1),
+	B(MSG_DP_TICKET, dp_ticket, anchor, 0, ANCHOR_POLICY_COUNT - 1),
 	B(MSG_HK_RUN, hk_run, hook, 1, HOOK_COUNT - 1),
 	B(MSG_UB_GONE, ub_gone, reason, 1, UB_REASON_COUNT - 1),
 	B(MSG_DP_LOCK, dp_lock, cause, 0, CAUSE_COUNT - 1),
@@ -129,7 +131,7 @@ static const struct byte_case enums[] = {
 	B(MSG_MG_VOLUME, mg_volume, latch_cause, 0, CAUSE_COUNT - 1),
 	B(MSG_MG_VOLUME, mg_volume, memory, 0, SECRET_MEMORY_LOCKED_MEMFD),
 	B(MSG_MG_CREDENTIAL, mg_credential, role, 0, 3),
-	B(MSG_CON_REQUEST, con_request, verb, 1, CON_REMOVE), B(MSG_CON_REQUEST, con_request, role, 0, 3),
+	B(MSG_CON_REQUEST, con_request, verb, 1, CON_ACCEPT_ROLLBACK), B(MSG_CON_REQUEST, con_request, role, 0, 3),
 	B(MSG_CON_JOB, con_job, verb, 1, JOB_VERB_COUNT - 1),
 };
 
@@ -374,6 +376,7 @@ static void counts_of_other_rooms_enums_are_right(void **state)
 	(void)state;
 	assert_int_equal(MESSAGE_GATE_STATES, GATE_STATE_COUNT);
 	assert_int_equal(MESSAGE_GATE_CAUSES, CAUSE_COUNT);
+	assert_int_equal(MESSAGE_ANCHORS, ANCHOR_POLICY_COUNT);
 	assert_int_equal(MESSAGE_MEMORY_KINDS, SECRET_MEMORY_LOCKED_MEMFD + 1);
 }
 

@@ -11,6 +11,7 @@ import struct
 import subprocess
 import time
 
+import nbd
 import pytest
 
 from conftest import BUILD, make_lab
@@ -70,7 +71,7 @@ class Tpm:
 BOOT = ((4, "loader"), (7, "secure boot"), (11, "kernel"))
 
 
-def tpm_lab(hsm="softhsm", seal=True, **options):
+def tpm_lab(hsm="softhsm", seal=True, more="", **options):
     lab = make_lab(hsm=hsm, **options)
     lab.tpm = Tpm(lab)
     try:
@@ -78,7 +79,7 @@ def tpm_lab(hsm="softhsm", seal=True, **options):
         lab.make_token()
         lab.make_kek()
         write_config(lab)
-        lab.write_volume("demo", "64M")
+        lab.write_volume("demo", "64M", more=more)
         lab.start()
         lab.enroll_all()
         if seal:
@@ -121,6 +122,12 @@ def lab(monkeypatch):
     yield make
     for lab in made:
         close(lab)
+
+
+def kill_all(lab):
+    """As a power cut does: everybody at once."""
+    os.killpg(lab.agent.pid, signal.SIGKILL)
+    lab.agent.wait()
 
 
 def reboot(lab, *measured):
@@ -292,3 +299,165 @@ def test_the_ledger_tells_who_sealed(lab):
     lab = lab()
     lines = [json.loads(line) for line in (lab.root / "state/ledger").read_text().splitlines()]
     assert [e for e in lines if e["event"] == "pin-sealed" and e["identity"].startswith("console:")]
+
+
+# ---- an older disk put back ----
+
+BOUND = "anti_rollback = tpm\n"
+
+
+def bound_lab(lab, more=BOUND, **options):
+    lab = lab(more=more, **options)
+    lab.disk = lab.root / "volumes/demo.img"
+    return lab
+
+
+def put(lab, content, at=0):
+    handle = nbd.NBD()
+    handle.connect_uri(lab.uri())
+    handle.pwrite(content, at)
+    handle.flush()
+    handle.shutdown()
+
+
+def get(lab, size=4096, at=0):
+    handle = nbd.NBD()
+    handle.connect_uri(lab.uri())
+    return handle.pread(size, at)
+
+
+def keep(lab, name):
+    subprocess.run(["cp", "--sparse=always", lab.disk, lab.root / name], check=True)
+
+
+def put_back(lab, name):
+    """In place: the file stays the file."""
+    subprocess.run(["cp", "--sparse=never", lab.root / name, lab.disk], check=True)
+
+
+def test_an_older_disk_is_refused_until_an_officer_accepts_it(lab):
+    lab = bound_lab(lab)
+    put(lab, b"1" * 4096)
+    lab.stop()
+    keep(lab, "old.img")
+    lab.start()
+    lab.wait_state("AVAILABLE")
+    assert get(lab) == b"1" * 4096
+    put(lab, b"2" * 4096)
+    lab.stop()
+    put_back(lab, "old.img")
+    lab.start()
+    status = lab.wait_state("INACCESSIBLE")
+    assert status["cause"] == "integrity" and status["latched"] and "rolled back" in status["text"], status
+    # a restore alone is not enough, nor is a restart
+    lab.cli("restore", "demo", role="officer", check=False)
+    status = lab.wait_state("INACCESSIBLE")
+    assert "rolled back" in status["text"]
+    lab.stop()
+    lab.start()
+    assert lab.wait_state("INACCESSIBLE")["latched"]
+    # a backup that was restored is meant
+    assert lab.run(lab.bin / "fallgate", "--run-dir", lab.root / "run", "accept-rollback", "demo").code == 0
+    lab.cli("restore", "demo", role="officer")
+    lab.wait_state("AVAILABLE")
+    assert get(lab) == b"1" * 4096
+    lines = [json.loads(line) for line in (lab.root / "state/ledger").read_text().splitlines()]
+    assert [e for e in lines if e["event"] == "rollback-accepted"]
+    # and from then on as ever
+    lab.stop()
+    keep(lab, "older.img")
+    lab.start()
+    lab.wait_state("AVAILABLE")
+    lab.stop()
+    put_back(lab, "older.img")
+    lab.start()
+    assert "rolled back" in lab.wait_state("INACCESSIBLE")["text"]
+
+
+def test_the_state_directory_put_back_with_the_disk_does_not_help(lab):
+    lab = bound_lab(lab)
+    lab.stop()
+    keep(lab, "old.img")
+    shutil.copytree(lab.root / "state", lab.root / "state.old")
+    lab.start()
+    lab.wait_state("AVAILABLE")
+    lab.stop()
+    put_back(lab, "old.img")
+    shutil.rmtree(lab.root / "state")
+    shutil.copytree(lab.root / "state.old", lab.root / "state")
+    os.chmod(lab.root / "state", 0o700)
+    lab.start()
+    assert "rolled back" in lab.wait_state("INACCESSIBLE")["text"]
+
+
+def test_a_state_within_a_session_is_refused_after_the_interval(lab):
+    lab = bound_lab(lab, more=BOUND + "anti_rollback_interval = 1s\n")
+    put(lab, b"1" * 4096)
+    keep(lab, "within.img")
+    put(lab, b"2" * 4096)
+    time.sleep(5)
+    lab.stop()
+    put_back(lab, "within.img")
+    lab.start()
+    assert "rolled back" in lab.wait_state("INACCESSIBLE")["text"]
+
+
+def test_cuts_never_keep_it_shut(lab):
+    """The power goes at any moment of opening, serving, stepping: the counter is never ahead of what the disk names."""
+    lab = bound_lab(lab, more=BOUND + "anti_rollback_interval = 1s\n")
+    for moment in (0.0, 0.15, 0.3, 0.45, 0.6, 0.8, 1.0, 1.3, 1.7, 2.4):
+        kill_all(lab)
+        lab.tpm.power_on(*BOOT)
+        lab.start()
+        time.sleep(moment)
+    kill_all(lab)
+    lab.tpm.power_on(*BOOT)
+    lab.start()
+    lab.wait_state("AVAILABLE", timeout=30)
+
+
+def test_without_its_counter_it_stays_shut_until_it_is_accepted(lab):
+    lab = bound_lab(lab)
+    put(lab, b"1" * 4096)
+    lab.stop()
+    lab.tpm.stop()
+    shutil.rmtree(lab.tpm.state)  # the TPM is cleared
+    lab.tpm.state.mkdir()
+    lab.tpm.power_on(*BOOT)
+    lab.start()
+    shutil.copy(lab.root / "pins/kept", lab.root / "pins/pin") if (lab.root / "pins/kept").exists() else None
+    lab.seal()
+    status = lab.wait_state("INACCESSIBLE")
+    lab.wait_for(lambda: "no such counter" in lab.status()["text"], 20, "the counter's absence")
+    assert lab.run(lab.bin / "fallgate", "--run-dir", lab.root / "run", "accept-rollback", "demo").code == 0
+    lab.cli("detach", "demo", role="operator")
+    lab.cli("attach", "demo", role="operator")
+    status = lab.wait_state("AVAILABLE", timeout=30)
+    assert status and get(lab) == b"1" * 4096
+    reboot(lab, *BOOT)
+    lab.wait_state("AVAILABLE")
+
+
+def test_the_configuration_cannot_forget_it(lab):
+    lab = bound_lab(lab)
+    lab.stop()
+    lab.write_volume("demo", "64M")
+    lab.start()
+    status = lab.wait_state("INACCESSIBLE")
+    assert "anti_rollback = tpm" in status["text"]
+
+
+def test_a_volume_that_was_made_before_is_bound_at_its_next_opening(lab):
+    lab = lab()
+    put(lab, b"1" * 4096)
+    lab.stop()
+    lab.disk = lab.root / "volumes/demo.img"
+    keep(lab, "before.img")
+    lab.write_volume("demo", "64M", more=BOUND)
+    lab.start()
+    lab.wait_state("AVAILABLE")
+    assert get(lab) == b"1" * 4096
+    lab.stop()
+    put_back(lab, "before.img")  # from before it was bound
+    lab.start()
+    assert "rolled back" in lab.wait_state("INACCESSIBLE")["text"]

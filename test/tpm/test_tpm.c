@@ -88,22 +88,48 @@ static struct tpm *open_tpm(void)
 	return t;
 }
 
-/* TPM2_PCR_Extend by hand: the contract has no use for it. */
-static void extend(unsigned pcr, uint8_t with)
+/* Commands by hand that the contract has no use for. */
+static void tell(const uint8_t *command, size_t size)
 {
-	uint8_t command[65] = { 0x80, 0x02, 0, 0, 0, 65, 0, 0, 0x01, 0x82, 0, 0, 0, (uint8_t)pcr, 0, 0, 0, 9, 0x40, 0, 0, 9, 0, 0, 0, 0, 0,
-				0, 0, 0, 1, 0, 0x0b },
-		answer[64];
+	uint8_t answer[64];
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-	memset(command + 33, with, 32);
 	strcpy(address.sun_path, where + strlen("swtpm:"));
 	assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof address), 0);
-	assert_int_equal(write(fd, command, sizeof command), sizeof command);
+	assert_int_equal(write(fd, command, size), size);
 	assert_true(read(fd, answer, sizeof answer) >= 10);
 	assert_int_equal(answer[6] | answer[7] | answer[8] | answer[9], 0);
 	close(fd);
+}
+
+/* TPM2_PCR_Extend. */
+static void extend(unsigned pcr, uint8_t with)
+{
+	uint8_t command[65] = { 0x80, 0x02, 0, 0, 0, 65, 0, 0, 0x01, 0x82, 0, 0, 0, (uint8_t)pcr, 0, 0, 0, 9, 0x40, 0, 0, 9, 0, 0, 0, 0, 0,
+				0, 0, 0, 1, 0, 0x0b };
+
+	memset(command + 33, with, 32);
+	tell(command, sizeof command);
+}
+
+/* TPM2_NV_UndefineSpace by the owner, as whoever has taken the machine over could. */
+static void undefine(uint32_t index)
+{
+	uint8_t command[31] = { 0x80, 0x02, 0, 0, 0, 31, 0, 0, 0x01, 0x22, 0x40, 0, 0, 0x01, (uint8_t)(index >> 24), (uint8_t)(index >> 16),
+				(uint8_t)(index >> 8), (uint8_t)index, 0, 0, 0, 9, 0x40, 0, 0, 9 };
+
+	tell(command, sizeof command);
+}
+
+/* TPM2_NV_DefineSpace: 8 bytes that anybody may write, no counter. */
+static void define_ordinary(uint32_t index)
+{
+	uint8_t command[45] = { 0x80, 0x02, 0, 0, 0, 45, 0, 0, 0x01, 0x2a, 0x40, 0, 0, 0x01, 0, 0, 0, 9, 0x40, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0,
+				0, 14, (uint8_t)(index >> 24), (uint8_t)(index >> 16), (uint8_t)(index >> 8), (uint8_t)index, 0, 0x0b,
+				0x02, 0x04, 0, 0x04, 0, 0, 0, 8 };
+
+	tell(command, sizeof command);
 }
 
 /* ---- the contract ---- */
@@ -237,6 +263,57 @@ static void what_cannot_be_sealed_is_refused(void **state)
 	assert_int_equal(tpm_open(&t, "/dev/no-such-tpm", why), ERR_UNREACHABLE);
 	assert_int_equal(tpm_open(&t, "tcp:host", why), ERR_CONFIG);
 	assert_null(t);
+}
+
+enum { INDEX = 0x01900010 };
+
+static int with_counter(int (*what)(struct tpm *, uint32_t, uint64_t *, char *), uint64_t *value)
+{
+	struct tpm *t = open_tpm();
+	int r = what(t, INDEX, value, why);
+
+	tpm_close(t);
+	return r;
+}
+
+static int step_to(uint64_t to, uint64_t *value)
+{
+	struct tpm *t = open_tpm();
+	int r = tpm_counter_step(t, INDEX, to, value, why);
+
+	tpm_close(t);
+	return r;
+}
+
+static void a_counter_goes_up_and_never_down(void **state)
+{
+	uint64_t first, value;
+
+	(void)state;
+	assert_int_equal(start_swtpm("three"), 0);
+	assert_int_equal(with_counter(tpm_counter_read, &value), ERR_NOT_FOUND);
+	assert_int_equal(with_counter(tpm_counter_make, &first), 0);
+	assert_true(first > 0);
+	assert_int_equal(with_counter(tpm_counter_make, &value), ERR_EXISTS);
+	assert_int_equal(step_to(first + 1, &value), 0);
+	assert_int_equal(value, first + 1);
+	assert_int_equal(step_to(first, &value), 0); /* there already */
+	assert_int_equal(value, first + 1);
+	assert_int_equal(step_to(first + 100, &value), ERR_CORRUPT); /* a volume that is that far ahead is not this one's */
+	assert_int_equal(value, first + 3);
+	assert_int_equal(start_swtpm("three"), 0);
+	assert_int_equal(with_counter(tpm_counter_read, &value), 0);
+	assert_int_equal(value, first + 3);
+	/* taken away and made anew it begins above what it was */
+	undefine(INDEX);
+	assert_int_equal(with_counter(tpm_counter_read, &value), ERR_NOT_FOUND);
+	assert_int_equal(with_counter(tpm_counter_make, &value), 0);
+	assert_true(value > first + 3);
+	/* what is no counter is not taken for one */
+	undefine(INDEX);
+	define_ordinary(INDEX);
+	assert_int_equal(with_counter(tpm_counter_read, &value), ERR_CORRUPT);
+	assert_int_equal(step_to(1, &value), ERR_CORRUPT);
 }
 
 /* ---- the program ---- */
@@ -396,7 +473,7 @@ static int clean(void **state)
 	return system(command) == 0 ? 0 : -1;
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(it_looks),
@@ -404,6 +481,8 @@ int main(void)
 		cmocka_unit_test(another_tpm_is_told_from_another_boot_state),
 		cmocka_unit_test(no_altered_blob_gives_anything_out),
 		cmocka_unit_test(what_cannot_be_sealed_is_refused),
+		cmocka_unit_test(a_counter_goes_up_and_never_down),
+	}, program_tests[] = {
 		cmocka_unit_test(a_pin_goes_in_by_a_pipe_and_comes_out_in_a_page),
 		cmocka_unit_test(what_is_no_pin_is_refused),
 		cmocka_unit_test(another_message_ends_it),
@@ -416,5 +495,6 @@ int main(void)
 	setenv("TSS2_LOG", "all+none", 1);
 	if (mkdtemp(folder) == NULL)
 		return 1;
-	return cmocka_run_group_tests(tests, NULL, clean);
+	return argc == 2 && strcmp(argv[1], "program") == 0 ? cmocka_run_group_tests(program_tests, NULL, clean)
+							    : cmocka_run_group_tests(tests, NULL, clean);
 }

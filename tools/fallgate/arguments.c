@@ -60,6 +60,7 @@ static const struct verb_row verbs[VERB_COUNT] = {
 	[VERB_REMOVE]       = { "remove",       0,                              OPERAND_NEEDED,   "IDENTITY", false, false },
 	[VERB_STOP]         = { "stop",         0,                              OPERAND_NONE,     "",         false, false },
 	[VERB_SEAL_PIN]     = { "seal-pin",     OPT_PIN_FILE,                   OPERAND_NEEDED,   "KEK",      false, false },
+	[VERB_ACCEPT_ROLLBACK] = { "accept-rollback", 0,                        OPERAND_NEEDED,   "NAME",     true, false },
 	[VERB_CONFIG_CHECK] = { "config check", OPT_CONFIG,                     OPERAND_NONE,     "",         false, false },
 	[VERB_VOLUME_IDENTIFY]       = { "volume identify",       0,                     OPERAND_NEEDED, "a path",         false, true },
 	[VERB_VOLUME_CHECK]          = { "volume check",          OPT_HEADER,            OPERAND_NEEDED, "NAME or a path", true, true },
@@ -112,6 +113,7 @@ const char arguments_help[] =
 	"  remove IDENTITY                forget an identity and end its sessions\n"
 	"  status --local                 every volume's state, without the network\n"
 	"  seal-pin KEK [--pin-file FILE]  the TPM seals the PIN (typed, or on standard input) to the boot state\n"
+	"  accept-rollback NAME           the next opening takes an older state of the volume: a restored backup\n"
 	"  stop                           end the agent; every key is wiped\n"
 	"\n"
 	"a volume that nobody serves: NAME through the agent (with the key), or the path of its file or device (without):\n"

@@ -21,6 +21,7 @@ enum verb {
 	VERB_REMOVE,
 	VERB_STOP,
 	VERB_SEAL_PIN,
+	VERB_ACCEPT_ROLLBACK,
 	VERB_CONFIG_CHECK,
 	VERB_VOLUME_IDENTIFY,
 	VERB_VOLUME_CHECK, /* from here on as enum offline_verb */

@@ -330,6 +330,7 @@ static int run_connected(struct session *s)
 	case VERB_REMOVE:
 	case VERB_STOP:
 	case VERB_SEAL_PIN:
+	case VERB_ACCEPT_ROLLBACK:
 	case VERB_CONFIG_CHECK:
 	case VERB_VOLUME_IDENTIFY:
 	case VERB_VOLUME_CHECK:
@@ -464,7 +465,7 @@ static int run_console(const struct arguments *a, enum con_verb verb, const char
 
 	if (verb == CON_REMOVE && snprintf(request.identity, sizeof request.identity, "%s", a->name) >= IDENTITY_MAX_BYTES)
 		return fail(a, ERR_USAGE, "an identity has at most 63 bytes");
-	if (verb == CON_REVOKE && a->name != NULL)
+	if ((verb == CON_REVOKE || verb == CON_ACCEPT_ROLLBACK) && a->name != NULL)
 		snprintf(request.volume, sizeof request.volume, "%s", a->name);
 	code = ask_console(a, &request, &reply);
 	if (code == 0)
@@ -520,6 +521,8 @@ int verbs_run(const struct arguments *a)
 		return run_enroll(a);
 	case VERB_REMOVE:
 		return run_console(a, CON_REMOVE, "the identity is removed and its sessions are ended");
+	case VERB_ACCEPT_ROLLBACK:
+		return run_console(a, CON_ACCEPT_ROLLBACK, "accepted");
 	case VERB_SEAL_PIN:
 		return run_seal_pin(a);
 	case VERB_STOP:

@@ -46,4 +46,11 @@ int tpm_seal(struct tpm *t, uint32_t pcrs, const void *secret, size_t size, uint
 int tpm_unseal(struct tpm *t, const uint8_t *blob, size_t blob_size, uint8_t secret[static TPM_SECRET_MAX], size_t *size,
 	       char why[static TPM_WHY_BYTES]);
 
+/* A counter in the TPM that nobody sets back: one that is made anew begins above all that ever were. `index` is an NV index of the owner's
+ * range, 0x01800000 to 0x01bfffff. An index that is not such a counter (somebody has put another thing there) is ERR_CORRUPT.
+ * make: ERR_EXISTS, ERR_NOSPACE. read: ERR_NOT_FOUND. step: until it is at least `to`, at most two steps. */
+int tpm_counter_make(struct tpm *t, uint32_t index, uint64_t *value, char why[static TPM_WHY_BYTES]);
+int tpm_counter_read(struct tpm *t, uint32_t index, uint64_t *value, char why[static TPM_WHY_BYTES]);
+int tpm_counter_step(struct tpm *t, uint32_t index, uint64_t to, uint64_t *value, char why[static TPM_WHY_BYTES]);
+
 #endif
