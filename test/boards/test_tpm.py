@@ -4,6 +4,7 @@ for the TPMs that QEMU's virt machine can have; test/tpm runs there by qemu-user
 
 import shutil
 import subprocess
+import time
 
 import pytest
 
@@ -21,6 +22,17 @@ def run(guest, command, done):
     """A line of the console's shell, until it says so (the echo of what is typed does not)."""
     guest.type(f"{command}; echo '{done[:2]}''{done[2:]}'")
     guest.wait_for(done)
+
+
+def wait_cause(guest, cause):
+    """On a machine that is busy the TPM may not have answered in time at first: unreachable, and asked again."""
+    end = time.monotonic() + 300
+    while True:
+        status = guest.wait_state("INACCESSIBLE", 300)
+        if status["cause"] == cause:
+            return status
+        assert status["cause"] == "unreachable" and time.monotonic() < end, status
+        time.sleep(0.5)
 
 
 def restart_agent(guest):
@@ -52,7 +64,7 @@ def test_the_pin_is_there_in_the_boot_that_it_was_sealed_in(board, tmp_path, bui
         posture = guest.cli("posture").stdout
         assert "TPM 2.0" in posture and "sealed to the boot state" in posture
         if uefi:  # firmware and stub have measured it
-            assert "weak: TPM" not in posture and "still zero: 12" in posture, posture
+            assert '"good":true,"what":"TPM 2.0' in posture and "still zero" not in posture, posture
         guest.power_off()
 
         guest.boot()
@@ -60,8 +72,8 @@ def test_the_pin_is_there_in_the_boot_that_it_was_sealed_in(board, tmp_path, bui
         # something is measured that is not part of this boot
         run(guest, "printf '" + "".join(f"\\x{EXTEND[i:i + 2]}" for i in range(0, len(EXTEND), 2)) + "' >/dev/tpm0", "PCR-EXTENDED")
         restart_agent(guest)
-        status = guest.wait_state("INACCESSIBLE")
-        assert status["cause"] == "access-revoked" and "boot state" in status["text"], status
+        status = wait_cause(guest, "access-revoked")
+        assert "boot state" in status["text"], status
         guest.cut_power()
 
         guest.boot()
@@ -73,8 +85,8 @@ def test_the_pin_is_there_in_the_boot_that_it_was_sealed_in(board, tmp_path, bui
         make_slot(guest, "0.1.1", tmp_path / "next.efi")
         guest.boot()
         guest.wait_for(r"healthy: fallgate_0\.1\.1\.efi is good", 400)
-        status = guest.wait_state("INACCESSIBLE")
-        assert status["cause"] == "access-revoked" and "boot state" in status["text"], status
+        status = wait_cause(guest, "access-revoked")
+        assert "boot state" in status["text"], status
         guest.type("fallgate seal-pin main --pin-file /state/kept && echo 'PIN-''AGAIN'")
         guest.wait_for("PIN-AGAIN")
         guest.wait_state("AVAILABLE")
@@ -104,8 +116,8 @@ def test_an_older_data_disk_is_refused(tmp_path, build):
         guest.power_off()
         subprocess.run(["cp", "--sparse=always", old, guest.machine.data], check=True)
         guest.boot()
-        status = guest.wait_state("INACCESSIBLE", 300)
-        assert status["cause"] == "integrity" and "rolled back" in status["text"], status
+        status = wait_cause(guest, "integrity")
+        assert status["latched"] and "rolled back" in status["text"], status
         run(guest, "fallgate accept-rollback data", "ROLLBACK-ACCEPTED")
         guest.cli("restore", "data", role="officer")
         guest.wait_state("AVAILABLE")

@@ -1,6 +1,7 @@
 """A PIN that a TPM seals to the boot state, with a software TPM at a socket (swtpm): what opens it, what does not, and that a refusal
 costs the token no login."""
 
+import fcntl
 import json
 import os
 import pathlib
@@ -128,6 +129,9 @@ def kill_all(lab):
     """As a power cut does: everybody at once."""
     os.killpg(lab.agent.pid, signal.SIGKILL)
     lab.agent.wait()
+    state = os.open(lab.root / "state", os.O_RDONLY)
+    fcntl.flock(state, fcntl.LOCK_EX)  # the last of them may be a moment in dying
+    os.close(state)
 
 
 def reboot(lab, *measured):
