@@ -16,7 +16,7 @@
 #include "base/log.h"
 #include "ipc/channel.h"
 
-enum { RETRY_MS = 20, RENEW_S = 10 };
+enum { RETRY_MS = 20, RENEW_S = 2 };
 #define MS_NS UINT64_C(1000000)
 #define S_NS  UINT64_C(1000000000)
 
@@ -273,9 +273,8 @@ static void setting_done(struct devices *all, struct device *d)
 	close(d->setting.setting_fd);
 	d->setting_busy = false;
 	if (d->setting.error != 0 && !d->going)
-		log_warning("volume %s: queue/nr_requests of its block device could not be set: %s; after a lock under full load "
-			    "requests "
-			    "may wait 30 s longer",
+		log_warning("volume %s: queue/nr_requests of its block device could not be set: %s; a lock "
+			    "under full load may end the hold",
 			    d->name, d->setting.errnum != 0 ? strerror(d->setting.errnum) : error_text(d->setting.error));
 	if (d->going && d->state == STATE_DELETING && !d->busy)
 		gone(all, d);
@@ -357,6 +356,11 @@ static void renewed(struct devices *all, struct device *d, int error)
 		return;
 	if (error == ERR_BUSY && now_ns() < d->give_up_ns) {
 		d->retry_ns = now_ns() + RETRY_MS * MS_NS;
+		return;
+	}
+	if (error == ERR_BUSY) { /* the supervisor may ask again, until the hold is over */
+		d->state = STATE_LOST;
+		tell_ready(all, d, error, "the kernel is not done with the last server yet");
 		return;
 	}
 	if (error == 0 || d->command.errnum == EINVAL) {

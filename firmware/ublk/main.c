@@ -2,7 +2,7 @@
  * keys and the one that decides must not have, and knows neither keys nor data.
  * What must hold: it waits for nobody but for the next event; what it may do is fixed before the supervisor's first message is
  * read: two capabilities, a ring of three operations, a filter that leaves it no new processes or sockets, and no files but, for
- * writing, settings of block devices (where the kernel has Landlock); when the supervisor is gone, so are its devices, and then
+ * writing, settings of virtual devices (where the kernel has Landlock); when the supervisor is gone, so are its devices, and then
  * it. One at a time (a lock in run_dir): what an earlier one of the same run_dir left in the kernel is found by a mark and taken
  * away. */
 #include <dirent.h>
@@ -194,7 +194,7 @@ static int begin(struct broker *b, const char *run_dir)
 		return ERR_IO;
 	channel_init(&b->supervisor, SUPERVISOR_FD, ROLE_UBLK, ROLE_SUPERVISOR);
 	find_leftovers(b, mark);
-	sandbox_write_only_beneath("/sys/devices/virtual/block"); /* said if not: what is left is what the filter allows */
+	sandbox_write_only_beneath("/sys/devices/virtual"); /* said if not: what is left is what the filter allows */
 	r = sandbox_keep_broker_rights();
 	if (r == 0)
 		r = sandbox_enter(SANDBOX_BROKER);

@@ -665,6 +665,128 @@ static void a_server_that_is_killed_at_any_moment_leaves_nothing_that_hangs(void
 	}
 }
 
+/* ---- any request ---- */
+
+enum { MODEL_AT = 3 << 20, MODEL_SIZE = 2 << 20, MODEL_IO_MAX = 768 << 10 };
+
+static struct {
+	struct client client;
+	uint8_t *model, *buf;
+	unsigned seed, reads, changes;
+	const char *wrong;
+} any;
+
+static uint64_t up_to(uint64_t n)
+{
+	return (uint64_t)rand_r(&any.seed) % n;
+}
+
+/* A place and a size in whole sectors of 512, mostly small. */
+static void choose(uint64_t *at, size_t *size)
+{
+	uint64_t sectors = up_to(8) == 0 ? 1 + up_to(MODEL_IO_MAX / 512) : 1 + up_to(40);
+
+	*size = (size_t)sectors * 512;
+	*at = up_to((MODEL_SIZE - *size) / 512 + 1) * 512;
+}
+
+static bool zero_range(unsigned long how, uint64_t at, size_t size)
+{
+	uint64_t range[2] = { MODEL_AT + at, size };
+
+	memset(any.model + at, 0, size);
+	return ioctl(any.client.fd, how, range) == 0;
+}
+
+static bool one_request(void)
+{
+	uint64_t at;
+	size_t size;
+
+	choose(&at, &size);
+	switch (up_to(8)) {
+	case 0:
+		return zero_range(BLKDISCARD, at & ~UINT64_C(4095), 4096 * (1 + size / 8192));
+	case 1:
+		return zero_range(BLKZEROOUT, at, size);
+	case 2:
+		return fdatasync(any.client.fd) == 0;
+	case 3:
+	case 4:
+	case 5:
+		any.changes++;
+		memset(any.model + at, (int)up_to(256), size);
+		for (size_t i = 0; i < size; i += 512)
+			any.model[at + i] = (uint8_t)(i / 512);
+		memcpy(any.buf, any.model + at, size);
+		return pwrite(any.client.fd, any.buf, size, (off_t)(MODEL_AT + at)) == (ssize_t)size;
+	default:
+		any.reads++;
+		if (pread(any.client.fd, any.buf, size, (off_t)(MODEL_AT + at)) != (ssize_t)size)
+			return false;
+		if (memcmp(any.buf, any.model + at, size) != 0)
+			any.wrong = "a read does not agree with the model";
+		return true;
+	}
+}
+
+static void *request_on(void *context)
+{
+	(void)context;
+	while (any.wrong == NULL && !atomic_load(&stop))
+		if (!one_request())
+			any.wrong = strerror(errno);
+	return NULL;
+}
+
+static void any_request_does_what_a_model_does(uint64_t hold_ms, int locks)
+{
+	int fd;
+
+	serve(hold_ms);
+	fd = open_block();
+	any.model = calloc(1, MODEL_SIZE + MODEL_IO_MAX);
+	any.buf = aligned(MODEL_SIZE);
+	any.client.fd = fd;
+	any.seed = 7;
+	any.wrong = NULL;
+	any.reads = any.changes = 0;
+	atomic_store(&stop, false);
+	assert_int_equal(pthread_create(&any.client.thread, NULL, request_on, NULL), 0);
+	for (int i = 0; i < locks; i++) {
+		sleep_ms(150);
+		if (i % 2 == 0)
+			stage_kill(&stage);
+		else
+			lock();
+		succeed(hold_ms);
+	}
+	sleep_ms(2000);
+	atomic_store(&stop, true);
+	pthread_join(any.client.thread, NULL);
+	print_message("%u reads, %u writes\n", any.reads, any.changes);
+	if (any.wrong != NULL)
+		fail_msg("%s", any.wrong);
+	assert_true(any.reads > 0 && any.changes > 0);
+	assert_int_equal(pread(fd, any.buf, MODEL_SIZE, MODEL_AT), MODEL_SIZE);
+	assert_memory_equal(any.buf, any.model, MODEL_SIZE);
+	free(any.model);
+	free(any.buf);
+	close(fd);
+}
+
+static void any_request_with_a_volatile_cache(void **state)
+{
+	(void)state;
+	any_request_does_what_a_model_does(0, 0);
+}
+
+static void any_request_over_locks_and_kills(void **state)
+{
+	(void)state;
+	any_request_does_what_a_model_does(HOLD_MS, 6);
+}
+
 /* ---- a file system above ---- */
 
 static bool run(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -777,6 +899,8 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(the_block_device_comes_with_the_key, set_stage, clear_stage),
 		cmocka_unit_test_setup_teardown(what_is_written_is_read, set_stage, clear_stage),
+		cmocka_unit_test_setup_teardown(any_request_with_a_volatile_cache, set_stage, clear_stage),
+		cmocka_unit_test_setup_teardown(any_request_over_locks_and_kills, set_stage, clear_stage),
 		cmocka_unit_test_setup_teardown(a_lock_fails_requests_and_takes_the_device, set_stage, clear_stage),
 		cmocka_unit_test_setup_teardown(a_held_device_goes_on_with_the_next_server, set_stage, clear_stage),
 		cmocka_unit_test_setup_teardown(a_server_that_is_killed_loses_nothing_that_was_promised, set_stage, clear_stage),

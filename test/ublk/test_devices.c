@@ -432,6 +432,26 @@ static void a_kernel_that_is_not_done_with_the_last_server_is_asked_again(void *
 	heard_ready(true);
 }
 
+static void a_kernel_that_stays_busy_does_not_end_the_hold(void **state)
+{
+	(void)state;
+	make_live(HOLD_MS);
+	end_server();
+	add(HOLD_MS, true);
+	for (int i = 0; i < 500 && world.count == 0; i++) {
+		if (under_way(UBLK_RENEW) != NULL)
+			answer(UBLK_RENEW, EBUSY);
+		sleep_ms(10);
+		devices_look(devices);
+	}
+	assert_int_equal(heard(MSG_UB_READY).body.ub_ready.error, ERR_BUSY);
+	assert_int_equal(kernel.open_count, 0);
+	assert_in_range(devices_due_ns(devices), now_ns(), now_ns() + HOLD_MS * MS); /* it runs on */
+	add(HOLD_MS, false);
+	answer(UBLK_RENEW, 0);
+	heard_ready(true);
+}
+
 static void a_server_that_nobody_fetched_for_needs_no_succession(void **state)
 {
 	(void)state;
@@ -776,6 +796,7 @@ int main(void)
 		TEST(without_hold_the_device_goes_with_its_server),
 		TEST(with_hold_the_next_server_goes_on),
 		TEST(a_kernel_that_is_not_done_with_the_last_server_is_asked_again),
+		TEST(a_kernel_that_stays_busy_does_not_end_the_hold),
 		TEST(a_server_that_nobody_fetched_for_needs_no_succession),
 		TEST(a_succession_that_fails_ends_the_hold),
 		TEST(a_hold_is_over_by_the_clock),
