@@ -145,19 +145,23 @@ static bool is_marked(struct broker *b, uint32_t device, uint64_t mark)
 	return found;
 }
 
+/* All are asked before the first is taken away: while they are asked nothing else may be under way in the ring. */
 static void find_leftovers(struct broker *b, uint64_t mark)
 {
 	DIR *dir = opendir("/dev");
 	const struct dirent *e;
-	unsigned device;
+	uint32_t found[DEVICES_MAX];
+	unsigned device, count = 0;
 	char rest;
 
 	if (dir == NULL)
 		return;
-	while ((e = readdir(dir)) != NULL)
+	while (count < DEVICES_MAX && (e = readdir(dir)) != NULL)
 		if (sscanf(e->d_name, "ublkc%u%c", &device, &rest) == 1 && is_marked(b, device, mark))
-			devices_leftover(b->devices, device);
+			found[count++] = device;
 	closedir(dir);
+	for (unsigned i = 0; i < count; i++)
+		devices_leftover(b->devices, found[i]);
 }
 
 static void say_hello(struct broker *b)
