@@ -17,7 +17,7 @@ GUEST_TPM_BOARDS = ["qemu_x86_64", "generic_x86_64_uefi"]
 
 def pytest_addoption(parser):
     parser.addoption("--build", default="build/release", help="where the host's fallgate, keyscan and unwrap_dek are")
-    parser.addoption("--cuts", type=int, default=2, help="power cuts per board")
+    parser.addoption("--cuts", type=int, default=20, help="power cuts per board")
     parser.addoption("--dumps", type=int, default=20, help="dumps of the whole RAM per board and kind of event")
     parser.addoption("--kvm", action="store_true", help="the host's processor for boards of its kind: faster, not what is shipped")
 
@@ -80,8 +80,7 @@ class Served:
 
 
 @pytest.fixture(scope="module", params=BOARDS)
-def served(request, tmp_path_factory):
-    build = pathlib.Path(request.config.getoption("--build")).resolve()
+def served(request, tmp_path_factory, build):
     world = Served(request.param, tmp_path_factory.mktemp(request.param), build, kvm=request.config.getoption("--kvm"))
     yield world
     world.close()
@@ -90,3 +89,8 @@ def served(request, tmp_path_factory):
 @pytest.fixture
 def dumps(request):
     return request.config.getoption("--dumps")
+
+
+@pytest.fixture
+def kvm(request):
+    return request.config.getoption("--kvm")

@@ -72,15 +72,16 @@ class Events:
 
 class Guest:
     def __init__(self, name, folder, build, flavour="dev", kvm=False, data=64 * MIB, more=(), image=None, reboots=False, secure=False,
-                 hsm=None, agent_state=None, disks=(), tpm=False):
-        """hsm: an OutsideHsm that the guest reaches over its network; agent_state: records made beforehand, with their credentials."""
+                 hsm=None, agent_state=None, disks=(), tpm=False, append="", state_files=None):
+        """hsm: an OutsideHsm that the guest reaches over its network; agent_state: records made beforehand, with their credentials;
+        append: more for the kernel's command line; state_files: as tools/qemu's Machine has them."""
         self.hsm, self.folder, self.bin = hsm, pathlib.Path(folder), pathlib.Path(build) / "bin"
-        state_files = {"etc": hsm.etc} if hsm else {}
+        state_files = {"etc": hsm.etc} if hsm else state_files or {}
         if agent_state:
             state_files["agent"] = agent_state
         self.machine = qemu.Machine(Board(name), flavour, folder, image=image, kvm=kvm, data=data, more=more, reboots=reboots,
                                     secure=secure, hsm=hsm and hsm.socket, state_files=state_files,
-                                    disks=disks, tpm=tpm)
+                                    disks=disks, tpm=tpm, append=append)
         self.process, self.keys, self.text, self.shells = None, {}, "", 0
 
     # ---- power ----
@@ -229,6 +230,7 @@ class Guest:
             return self.hsm.folder
         out = self.folder / "hsm"
         if not out.exists():
+            self.shell("sync")  # a token writes its files again at a login
             out.mkdir()
             for what in ("tokens", "etc"):
                 subprocess.run(["/usr/sbin/debugfs", "-R", f"rdump /{what} {out}", f"{self.machine.state}?offset={self.machine.state_offset}"], check=True,

@@ -2,7 +2,6 @@
 kernel, with the whole of the guest's RAM to look at."""
 
 import os
-import random
 
 import nbd
 import pytest
@@ -18,7 +17,7 @@ def connect(guest):
 
 
 @pytest.mark.parametrize("board", BOARDS)
-def test_from_power_on_to_power_cut(board, tmp_path, build, cuts):
+def test_from_power_on_to_power_on(board, tmp_path, build):
     guest = Guest(board, tmp_path / "vm", build)
     content = os.urandom(8 * MIB)
     try:
@@ -44,22 +43,11 @@ def test_from_power_on_to_power_cut(board, tmp_path, build, cuts):
         guest.wait_state("AVAILABLE")
         assert connect(guest).pread(len(content), 0) == content
 
-        for cut in range(cuts):
-            disk = connect(guest)
-            at = random.randrange(0, 7) * MIB
-            piece = os.urandom(MIB)
-            disk.pwrite(piece, at)
-            disk.flush()
-            content = content[:at] + piece + content[at + MIB:]
-            for _ in range(random.randrange(1, 40)):  # on the way when the power goes: old or new, never unreadable
-                disk.aio_pwrite(nbd.Buffer.from_bytearray(bytearray(os.urandom(65536))), random.randrange(160, 480) * 65536)
-            guest.cut_power()
-            guest.boot()
-            guest.wait_state("AVAILABLE")
-            disk = connect(guest)
-            assert disk.pread(len(content), 0) == content, f"cut {cut}: flushed data is not there"
-            for at in range(10 * MIB, 30 * MIB, MIB):
-                disk.pread(MIB, at)
+        # off and on again, on the same disks
+        guest.power_off()
+        guest.boot()
+        guest.wait_state("AVAILABLE")
+        assert connect(guest).pread(len(content), 0) == content
         guest.power_off()
     finally:
         guest.close()

@@ -1,30 +1,16 @@
 """The agent for 64-bit ARM, built here against an unpacked root, with every unit test that qemu-user can run, the ARMv8 kernels among
-them. What it cannot run stands in not-under-qemu-user, with the reason."""
+them. What it cannot run stands in not-under-qemu-user, with the reason, and runs in a machine (test_units.py)."""
 
 import os
-import pathlib
 import re
-import subprocess
 
 import pytest
 
-SOURCE = pathlib.Path(__file__).resolve().parents[2]
-LIST = pathlib.Path(__file__).with_name("not-under-qemu-user")
-
-
-def run(*command, **kwargs):
-    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, check=False, **kwargs)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
-    return done.stdout
-
+from cross import cross_build, not_under_qemu_user, run
 
 @pytest.mark.skipif(os.uname().machine == "aarch64", reason="this machine is what the cross build is for")
 def test_every_unit_test_under_qemu_user():
-    build = SOURCE / "build/aarch64"
-    left_out = [line.split()[0] for line in LIST.read_text().splitlines() if line and line[0] != "#"]
-    run("cmake", "-S", SOURCE, "-B", build, "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release",
-        f"-DCMAKE_TOOLCHAIN_FILE={SOURCE}/tools/cmake/aarch64.cmake")
-    run("cmake", "--build", build, "-j", os.cpu_count() or 1)
+    build, left_out = cross_build(), [name for name, _ in not_under_qemu_user()]
     known = re.findall(r"Test +#\d+: (\S+)", run("ctest", "--test-dir", build, "-N", "-L", "unit"))
     assert set(left_out) <= set(known), f"no such test any more: {set(left_out) - set(known)}"
     # campaigns have their own place
