@@ -998,6 +998,16 @@ static void check_ublk(const struct reader *r)
 		add_error(r->errors, "%.300s: export = ublk needs an agent started as root; start it so, or use export = nbd", r->path);
 }
 
+/* What the build left out (CONFIG_DATAPLANE_NBD, CONFIG_DATAPLANE_UBLK) cannot be configured into it. */
+static void check_face(const struct volume_config *v, const char *path, struct config_errors *errors)
+{
+	const bool ublk = v->export == EXPORT_UBLK;
+
+	if (strstr(FALLGATE_FACES, ublk ? " EXPORT_UBLK " : " EXPORT_NBD ") == NULL)
+		add_error(errors, "%.300s: export = %s, and this agent was built without it; set export = %s", path,
+			  ublk ? "ublk" : "nbd (the default)", ublk ? "nbd" : "ublk");
+}
+
 static void read_volume_file(struct config *c, const char *path, const char *name, struct volume_config *out,
 			     struct config_errors *errors)
 {
@@ -1013,6 +1023,7 @@ static void read_volume_file(struct config *c, const char *path, const char *nam
 	strcpy(out->name, name);
 	snprintf(out->where, sizeof out->where, "%s", path);
 	read_file(&r);
+	check_face(out, path, errors);
 	if (out->export == EXPORT_UBLK) {
 		check_ublk(&r);
 		return;

@@ -19,4 +19,5 @@ def test_every_unit_test_under_qemu_user():
     for kind in ("vectors", "agreement", "forgery", "remains"):
         assert re.search(rf"aead_{kind}-armv8 \.+ +Passed", out), f"the ARMv8 kernel's test aead_{kind} was not among them"
     assert "100% tests passed" in out
+    print("\n" + run(SOURCE / "tools/footprint", "--build", build, "--only", "text"))  # fails if it is over the limit
     print(f"\n{len(known)} unit tests are known; those qemu-user cannot run: {', '.join(left_out)}")

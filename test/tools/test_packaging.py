@@ -167,6 +167,17 @@ def test_the_call_builds_and_installs_here(installed):
         assert not path.is_file() or b"/tools/packaging" not in path.read_bytes(), path
 
 
+def test_a_face_that_was_left_out_is_refused_by_name(installed, tmp_path):
+    (tmp_path / "volumes.d").mkdir()
+    (tmp_path / "fallgate.conf").write_text(f"[agent]\nstate_dir = {tmp_path}\nrun_dir = {tmp_path}\n")
+    for export, refused in (("", True), ("export = nbd\n", True), ("export = ublk\n", False)):
+        (tmp_path / "volumes.d/data.conf").write_text(f"[volume]\nbacking = {tmp_path}/data.img\nkek = main\nsize = 64M\n{export}")
+        done = subprocess.run([installed / "usr/sbin/fallgated", "--check", "--config", tmp_path / "fallgate.conf"], capture_output=True,
+                              text=True)
+        said = "data.conf: export = nbd (the default), and this agent was built without it; set export = ublk" in done.stderr
+        assert said == refused and done.returncode == 3, done.stderr
+
+
 def test_the_unit_is_good(installed, tmp_path):
     if not shutil.which("systemd-analyze"):
         pytest.skip("no systemd-analyze")
