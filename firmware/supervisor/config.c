@@ -317,6 +317,16 @@ static bool a_watchdog_timeout(struct reader *r, const char *key, const char *v)
 	return *ns % SECOND == 0 || wrong(r, "%s = %.100s is not in whole seconds; write it so", key, v);
 }
 
+static bool a_entropy(struct reader *r, const char *key, const char *v)
+{
+	char *out = r->config->entropy;
+
+	if (strcmp(v, "kernel") == 0 || strcmp(v, "auto") == 0)
+		return take_text(r, key, v, out, PATH_MAX_BYTES);
+	return strncmp(v, "/dev/", 5) == 0 ? take_path(r, key, v, out, 64)
+					   : wrong(r, "%s = %.200s is not auto, kernel or a device; write e.g. /dev/hwrng", key, v);
+}
+
 static bool a_indicator(struct reader *r, const char *key, const char *v)
 {
 	if (strcmp(v, "none") != 0 && !indicator_where_good(v))
@@ -775,6 +785,7 @@ static const struct key_row agent_keys[] = {
 	{ "tpm_pcrs",       a_tpm_pcrs,       false, false },
 	{ "watchdog",       a_watchdog,       false, false },
 	{ "watchdog_timeout", a_watchdog_timeout, false, false },
+	{ "entropy",        a_entropy,        false, false },
 	{ "indicator",      a_indicator,      false, false },
 	{ NULL, NULL, false, false },
 };
@@ -1148,6 +1159,7 @@ static void take_board(struct config *c, const struct board *b, struct config_er
 	snprintf(timeout, sizeof timeout, "%us", b->watchdog_timeout_s);
 	a_watchdog(&r, "watchdog", b->watchdog);
 	a_watchdog_timeout(&r, "watchdog_timeout", timeout);
+	a_entropy(&r, "entropy", b->entropy);
 	a_indicator(&r, "indicator", b->indicator);
 	t_source(&r, "tamper", b->tamper);
 }

@@ -90,6 +90,7 @@ struct config {
 	char tamper[PATH_MAX_BYTES]; /* the tamper line; empty: none */
 	char watchdog[PATH_MAX_BYTES]; /* "none", "auto" or a device */
 	uint64_t watchdog_timeout_ns;
+	char entropy[PATH_MAX_BYTES];   /* "kernel", "auto" or a device */
 	char indicator[PATH_MAX_BYTES]; /* "none", or where */
 	char tpm[PATH_MAX_BYTES];    /* where; empty: none */
 	uint32_t tpm_pcrs;           /* a bit each */

@@ -20,6 +20,7 @@
 #include "job.h"
 #include "kek.h"
 #include "manage.h"
+#include "randomness.h"
 #include "permit.h"
 #include "tpm.h"
 #include "volume.h"
@@ -86,9 +87,14 @@ static void enroll(struct connection *c, const struct message *q)
 	struct agent *a = c->console->agent;
 	const struct msg_con_request *r = &q->body.con_request;
 	struct message m;
+	char text[TEXT_MAX_BYTES];
 	int e;
 
 	message_init(&m, MSG_CON_REPLY, q->nonce);
+	if (!randomness_good(text, sizeof text)) {
+		reply(c, &m, q->nonce, ERR_UNSUPPORTED, text);
+		return;
+	}
 	e = credentials_enroll(a->credentials, r->identity, r->role, m.body.con_reply.psk);
 	if (e == 0) {
 		log_notice("console: %s enrolled as %s", r->identity, role_name(r->role));

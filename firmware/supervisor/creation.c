@@ -20,6 +20,7 @@
 #include "job.h"
 #include "kek.h"
 #include "manage.h"
+#include "randomness.h"
 #include "volume.h"
 
 enum { DEADLINE_S = 60, AGAIN_MS = 100 };
@@ -502,6 +503,8 @@ int creation_begin(struct agent *a, const struct msg_mg_request *request, char t
 		snprintf(text, TEXT_MAX_BYTES, "another volume is being created; try again when it is done");
 		return ERR_BUSY;
 	}
+	if (!randomness_good(text, TEXT_MAX_BYTES))
+		return ERR_UNSUPPORTED;
 	r = refuse_early(a, request, &config, text);
 	if (r != 0)
 		return r;

@@ -25,6 +25,7 @@
 #include "indication.h"
 #include "kek.h"
 #include "manage.h"
+#include "randomness.h"
 #include "tamper.h"
 #include "tpm.h"
 #include "volume.h"
@@ -247,8 +248,10 @@ static int start(struct supervisor *s)
 	timer_init(&s->stop_look, stop_look, s);
 	if (r == 0) {
 		device_sweep(a);
-		r = open_records(a);
+		r = randomness_start(a);
 	}
+	if (r == 0)
+		r = open_records(a);
 	if (r == 0)
 		r = make_keks(a);
 	if (r != 0)

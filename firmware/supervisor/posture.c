@@ -10,9 +10,11 @@
 #include <unistd.h>
 
 #include "agent.h"
+#include "hal/board.h"
 #include "hal/sandbox.h"
 #include "kek.h"
 #include "manage.h"
+#include "randomness.h"
 #include "tpm.h"
 #include "volume.h"
 #include "watchdog.h"
@@ -112,7 +114,8 @@ static void look_at_secret_memory(const struct agent *a, struct msg_mg_agent *ou
 	if (any || fd >= 0)
 		line(out, true, "%s", any ? "keys in memfd_secret" : "memfd_secret is there for keys");
 	else
-		line(out, false, "no memfd_secret for keys, locked memory instead: boot with secretmem.enable=1");
+		line(out, false, "no memfd_secret for keys, locked memory instead: %s",
+		     board.memfd_secret ? "this board's kernel should have it" : "boot with secretmem.enable=1");
 }
 
 static void look_at_freed_memory(struct msg_mg_agent *out)
@@ -148,6 +151,14 @@ static void look_at_tpm(const struct agent *a, struct msg_mg_agent *out)
 			line(out, true, "the PIN of KEK %s is sealed to the boot state", kek_config(a->keks[i])->name);
 }
 
+static void look_at_randomness(const struct agent *a, struct msg_mg_agent *out)
+{
+	char text[160];
+	bool good = randomness_posture(a, text, sizeof text);
+
+	line(out, good, "%s", text);
+}
+
 static void look_at_watchdog(const struct agent *a, struct msg_mg_agent *out)
 {
 	char text[160];
@@ -178,6 +189,7 @@ void posture_fill(struct agent *a, struct msg_mg_agent *out)
 	look_at_core_files(out);
 	look_at_ptrace(out);
 	look_at_tpm(a, out);
+	look_at_randomness(a, out);
 	look_at_watchdog(a, out);
 	for (unsigned i = 0; i < a->kek_count; i++)
 		if (kek_software_token(a->keks[i]))

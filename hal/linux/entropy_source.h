@@ -5,7 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* Fills all of out, or false. */
+/* Fills all of out, or false. Waits until the source is seeded, for ever if need be. */
 bool entropy_source(void *out, size_t size);
 
 #endif

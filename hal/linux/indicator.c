@@ -147,11 +147,11 @@ void indicator_close(struct indicator *i)
 	i->closing = true;
 	pthread_cond_signal(&i->more);
 	pthread_mutex_unlock(&i->lock);
-	clock_gettime(CLOCK_REALTIME, &until);
+	clock_gettime(CLOCK_MONOTONIC, &until);
 	until.tv_nsec += CLOSE_MS * 1000000L;
 	until.tv_sec += until.tv_nsec / 1000000000L;
 	until.tv_nsec %= 1000000000L;
-	if (pthread_timedjoin_np(i->thread, NULL, &until) != 0) { /* it still has all of this */
+	if (pthread_clockjoin_np(i->thread, NULL, CLOCK_MONOTONIC, &until) != 0) { /* it still has all of this */
 		pthread_detach(i->thread);
 		return;
 	}

@@ -3,13 +3,16 @@ every volume; its console says what state it is in. Keys are looked for in the w
 
 import json
 import os
+import stat
+import subprocess
 import time
 
 import nbd
 import pytest
 
-from conftest import BOARDS
-from machine import Guest, MachineError, MIB
+from conftest import BOARDS, UEFI_BOARDS
+from machine import Guest, MachineError, MIB, SOURCE, load
+from test_update import make_slot, slots
 
 TIMEOUT_S = 10  # what boards/*/board.c says
 MARGIN_S = 15   # an emulated machine on a busy one
@@ -71,6 +74,7 @@ def test_a_hung_agent_restarts_the_board(board, tmp_path, build):
         guest.enrolled()
         guest.wait_state("AVAILABLE")
         assert any("watchdog: i6300ESB" in what and good for what, good in findings(guest).items()), findings(guest)
+        assert any("virtio_rng.0 tested at start and since" in what and good for what, good in findings(guest).items()), findings(guest)
         assert restarts_recorded(guest) == 0
         disk = connect(guest)
         disk.pwrite(content, 0)
@@ -161,5 +165,82 @@ def test_the_tamper_line_locks_and_latches(board, tmp_path, build):
         guest.wait_state("AVAILABLE")
         assert connect(guest).pread(4096, 0)
         guest.power_off()
+    finally:
+        guest.close()
+
+
+@pytest.mark.parametrize("board", BOARDS)
+def test_noise_that_is_bad_or_hangs_makes_no_key(board, tmp_path, build):
+    """A board that has a source of noise does not start its agent on a broken one, and does not wait for it for ever either."""
+    guest = Guest(board, tmp_path / "vm", build)
+    good = guest.machine.noise
+    try:
+        guest.machine.noise = "rng-random,id=r0,filename=/dev/zero"
+        guest.boot()
+        guest.wait_for(r"entropy = /dev/hwrng: /dev/hwrng \(virtio_rng\.0\) failed its health test: it repeats itself; nothing is made or opened")
+        shell(guest, "ls /state/agent/device.key; cat /state/agent/ledger*")
+        assert "No such file" in guest.text and "fallgate: AVAILABLE" not in guest.text
+        guest.cut_power()
+
+        guest.machine.noise = "rng-egd,id=r0,chardev=c0"
+        guest.machine.more = ["-chardev", f"socket,id=c0,path={tmp_path}/egd,server=on,wait=off"]  # nobody is there
+        guest.boot()
+        guest.wait_for(r"entropy = /dev/hwrng: /dev/hwrng \(virtio_rng\.0\) gave 0 of 1024 bytes in 3 s; nothing is made or opened")
+        assert "fallgate: AVAILABLE" not in guest.text
+        shell(guest, f"sed -i '/^.agent/a entropy = kernel' {CONFIG}; sync")  # whoever knows why
+        guest.wait_for("fallgate: AVAILABLE: 1 of 1 volumes open")
+        guest.cut_power()
+
+        guest.machine.noise, guest.machine.more = good, []
+        guest.boot()
+        guest.enrolled()
+        guest.wait_state("AVAILABLE")
+        assert any("no hardware source is looked at" in what for what in findings(guest))
+        guest.power_off()
+    finally:
+        guest.close()
+
+
+HANGS = b"""#!/bin/sh
+/usr/sbin/fallgated --config /state/etc/fallgate.conf 2>/dev/console &
+until [ -S /run/fallgate/console.sock ]; do usleep 100000; done
+sleep 3
+kill -STOP $!
+echo "agent: hung" >/dev/console
+wait
+"""
+
+
+def initramfs_with(image, out, path, data):
+    """The image's initramfs with one program replaced: what comes later in it counts."""
+    tree = load(SOURCE / "tools/image").Tree()
+    tree.entries[path] = (stat.S_IFREG | 0o755, data, 0)
+    raw = subprocess.run(["zstd", "-dcq", image / "initramfs.zst"], capture_output=True, check=True).stdout
+    out.write_bytes(subprocess.run(["zstd", "-q", "-1"], input=raw + tree.cpio(), capture_output=True, check=True).stdout)
+
+
+@pytest.mark.parametrize("board", UEFI_BOARDS[:1])
+def test_a_slot_whose_agent_hangs_is_left(board, tmp_path, build):
+    guest = Guest(board, tmp_path / "vm", build, reboots=True)
+    try:
+        guest.boot()
+        guest.wait_for(r"healthy: fallgate_0\.1\.0\.efi is good", 400)
+        guest.enrolled()
+        guest.wait_state("AVAILABLE")
+        guest.cut_power()
+        good = slots(guest)
+        initramfs_with(guest.machine.image, tmp_path / "hangs.zst", "usr/libexec/fallgate/agent", HANGS)
+        make_slot(guest, "0.1.2", tmp_path / "hangs.efi", tmp_path / "hangs.zst")
+
+        guest.boot()
+        for _ in range(3):
+            guest.wait_for("agent: hung", 400)
+            restarts_within(guest, TIMEOUT_S + MARGIN_S)
+        guest.wait_for("fallgate: AVAILABLE: 1 of 1 volumes open", 400)
+        assert guest.wait_state("AVAILABLE")["state"] == "AVAILABLE"
+        stays_up(guest, TIMEOUT_S + 5)
+        assert restarts_recorded(guest) == 3
+        guest.cut_power()
+        assert slots(guest) == good + ["fallgate_0.1.2+0-3.efi"]
     finally:
         guest.close()

@@ -4,7 +4,8 @@ fallgate_test(test_linux_secret_memory SOURCES linux_secret_memory.c LINKS hal_s
 add_test(NAME test_linux_secret_memory_memfd COMMAND test_linux_secret_memory)
 set_tests_properties(test_linux_secret_memory_memfd PROPERTIES LABELS unit TIMEOUT 120 ENVIRONMENT FALLGATE_SECRET_MEMORY=memfd)
 
-fallgate_test(test_linux_entropy SOURCES linux_entropy.c ${CMAKE_SOURCE_DIR}/hal/linux/entropy.c LINKS base)
+fallgate_test(test_linux_entropy SOURCES linux_entropy.c ${CMAKE_SOURCE_DIR}/hal/linux/entropy.c
+	${CMAKE_SOURCE_DIR}/hal/linux/entropy_health.c LINKS base)
 target_include_directories(test_linux_entropy PRIVATE ${CMAKE_SOURCE_DIR}/hal/linux)
 fallgate_test(test_linux_entropy_kernel SOURCES linux_entropy_kernel.c LINKS hal_entropy)
 fallgate_test(test_linux_hash SOURCES linux_hash.c LINKS hal_hash)
@@ -24,4 +25,8 @@ if(CONFIG_INDICATOR)
 	fallgate_test(test_linux_indicator SOURCES linux_indicator.c LINKS hal_indicator)
 	target_include_directories(test_linux_indicator PRIVATE ${CMAKE_SOURCE_DIR}/hal/linux)
 	target_link_options(test_linux_indicator PRIVATE -Wl,--wrap=pthread_create)
+endif()
+if(CONFIG_NOISE_HWRNG)
+	fallgate_test(test_linux_noise SOURCES linux_noise.c LINKS hal_noise)
+	target_include_directories(test_linux_noise PRIVATE ${CMAKE_SOURCE_DIR}/hal/linux)
 endif()

@@ -97,7 +97,7 @@ static void a_good_configuration_is_read_whole(void **state)
 	(void)state;
 	assert_int_equal(
 		load("# a comment\n[agent]\nstate_dir = @/state\nrun_dir = @/run\ncoap = [::1]:5000\nlibexec_dir = "
-		     "/usr/libexec\nwatchdog = /dev/watchdog3\nwatchdog_timeout = 30s\nindicator = led:green:status\n" KEK
+		     "/usr/libexec\nwatchdog = /dev/watchdog3\nwatchdog_timeout = 30s\nindicator = led:green:status\nentropy = kernel\n" KEK
 		     "environment = A=b ; and why\nenvironment = SOFTHSM2_CONF=@/s;x\nprobe_interval = 500ms\nfresh_every = 3\n"
 		     "outage_budget = 0\nhsm_deadline = 5s\ninit_args = configdir='sql:/x' flags=\n",
 		     VOLUME "attach = manual\non_lock = hold\nhold_timeout = 5m\nconnections = 4\nlisten = "
@@ -110,6 +110,7 @@ static void a_good_configuration_is_read_whole(void **state)
 	assert_string_equal(config.watchdog, "/dev/watchdog3");
 	assert_int_equal(config.watchdog_timeout_ns, 30 * UINT64_C(1000000000));
 	assert_string_equal(config.indicator, "led:green:status");
+	assert_string_equal(config.entropy, "kernel");
 	assert_int_equal(config.kek_count, 1);
 	assert_string_equal(k->uri, "pkcs11:token=t;object=k"); /* the PIN's place is not the hsm's business */
 	assert_string_equal(k->pin_path + strlen(k->pin_path) - 4, "/pin");
@@ -151,6 +152,7 @@ static void defaults(void **state)
 	assert_string_equal(config.watchdog, board.watchdog);
 	assert_int_equal(config.watchdog_timeout_ns, board.watchdog_timeout_s * UINT64_C(1000000000));
 	assert_string_equal(config.indicator, board.indicator);
+	assert_string_equal(config.entropy, board.entropy);
 	assert_string_equal(config.tamper[0] == '\0' ? "none" : config.tamper, board.tamper);
 }
 
@@ -184,6 +186,7 @@ static const struct {
 	{ "[agent]\nwatchdog = watchdog0\n", NULL, "@/fallgate.conf:2: watchdog = watchdog0 is not none, auto or a device; write e.g. /dev/watchdog0" },
 	{ "[agent]\nwatchdog_timeout = 1s\n", NULL, "@/fallgate.conf:2: watchdog_timeout = 1s is out of bounds; choose from 4000ms to 600s" },
 	{ "[agent]\nwatchdog_timeout = 4500ms\n", NULL, "@/fallgate.conf:2: watchdog_timeout = 4500ms is not in whole seconds; write it so" },
+	{ "[agent]\nentropy = hwrng\n", NULL, "@/fallgate.conf:2: entropy = hwrng is not auto, kernel or a device; write e.g. /dev/hwrng" },
 	{ "[agent]\nindicator = led:../x\n", NULL, "@/fallgate.conf:2: indicator = led:../x is not none, led:NAME or console:/dev/NAME; write one of these" },
 	{ "[kek Main]\nmodule = @/module.so\n", NULL, "@/fallgate.conf:2: [kek Main]: a name is 1 to 31 of a-z, 0-9, _ and -, and begins with a letter or digit; rename it" },
 	{ KEK "[agent]\nrun_dir = /x\n" KEK, NULL, "@/fallgate.conf:7: [kek main] stands here a second time; rename one of them" },

@@ -14,7 +14,7 @@ SOCKET, PIPE, ANY_EVENT = r"socket:\[\d+\]", r"pipe:\[\d+\]", r"anon_inode:\[(ev
 
 # What each process may hold, by the target of the link in /proc/PID/fd; {root} is the laboratory. "at": what stands at a number.
 ALLOWED = {
-    "supervisor": {"at": {0: "/dev/null"}, "any": [SOCKET, ANY_EVENT, "{root}/agent.log", "{root}/state", "{root}/state/ledger",
+    "supervisor": {"at": {0: "/dev/null"}, "any": [SOCKET, ANY_EVENT, "{root}/agent.log", "/dev/hwrng", "{root}/state", "{root}/state/ledger",
                                                  "{root}/run"]},
     "mgmt": {"at": {0: "/dev/null", 1: "/dev/null", 2: "{root}/agent.log", 3: SOCKET}, "any": [ANY_EVENT, SOCKET], "sockets": 2},
     "hsm": {"at": {0: "/dev/null", 1: "/dev/null", 2: "{root}/agent.log", 3: SOCKET}, "any": ["{root}/pins/pin"], "sockets": 1},
