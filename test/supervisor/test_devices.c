@@ -663,6 +663,8 @@ static void a_go_that_is_never_answered_ends_in_a_lock(void **state)
 	put("broker.mode", "hang-go");
 	volume_feed(volume, EV_ATTACH, CAUSE_NONE, "test", NULL);
 	assert_true(wait_for_device(DEVICE_GOING, 8000));
+	while (orders("GO demo") == 0) /* heard, in that mode */
+		run_for(10);
 	put("broker.mode", "good");
 	assert_true(reach(GATE_INACCESSIBLE, 12000));
 	expect(GATE_AVAILABLE, CAUSE_NONE, 12000);
