@@ -205,6 +205,15 @@ def test_the_agent_is_killed(guest):
     unmount_clean(guest, HELD)
 
 
+def test_a_kernel_without_ublk_is_said(guest):
+    guest.shell("mv /dev/ublk-control /dev/ublk-away")
+    said = guest.shell("fallgate config check --config /state/etc/fallgate.conf; echo code=$?", 120)
+    guest.shell("mv /dev/ublk-away /dev/ublk-control")
+    for volume in ("block", "held"):
+        assert f"volume {volume}: export = ublk: the kernel has no ublk (/dev/ublk-control is missing): modprobe ublk_drv" in said.replace("\n", "")
+    assert "code=20" in said
+
+
 def test_what_was_synced_survives_a_power_cut(guest, cuts):
     for volume in (BLOCK, HELD):
         make_fs(guest, volume)

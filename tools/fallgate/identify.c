@@ -1,5 +1,6 @@
 /* What a disk is, for udev and for people: a Fallgate volume, and which. What must hold: nothing is locked or written (it runs
- * whenever a device appears, an attach of the agent's under way or not), and what is printed can be no other line than it seems. */
+ * whenever a device appears, an attach of the agent's under way or not), and what is printed can be no other line than it seems.
+ */
 #include "identify.h"
 
 #include <errno.h>
@@ -62,7 +63,8 @@ static void print(const struct volume_header_info *h)
 	size_t at = 0;
 
 	for (unsigned i = 0; i < sizeof h->uuid; i++)
-		at += (size_t)snprintf(uuid + at, sizeof uuid - at, "%s%02x", i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", h->uuid[i]);
+		at += (size_t)snprintf(uuid + at, sizeof uuid - at, "%s%02x", i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "",
+				       h->uuid[i]);
 	printf("ID_FS_TYPE=fallgate_volume\nID_FS_USAGE=crypto\nID_FS_VERSION=1\nID_FS_UUID=%s\nID_FS_UUID_ENC=%s\n", uuid, uuid);
 }
 
