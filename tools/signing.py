@@ -70,30 +70,38 @@ def make_keys(folder, name):
         shutil.rmtree(part, ignore_errors=True)
 
 
+def public_of(kind, *options):
+    """The public key of a private one (pkey) or of a certificate (x509), as text; None if it is not one."""
+    what = "-pubout" if kind == "pkey" else "-pubkey"
+    done = subprocess.run(["openssl", kind, what, *[str(o) for o in options]], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                          check=False)
+    return done.stdout if done.returncode == 0 else None
+
+
+def check_pair(key, certificate):
+    """A key and a certificate, as files that belong together and are fit to be used without asking anybody."""
+    need("openssl")
+    der_of(certificate)
+    try:
+        with open(key, "rb"):
+            pass
+    except OSError as error:
+        raise Failure(f"{key}: {error.strerror}") from None
+    mine = public_of("pkey", "-in", key, "-passin", "pass:")
+    if mine is None:
+        raise Failure(f"{key} is no private key in PEM form without a passphrase")
+    if mine != public_of("x509", "-noout", "-in", certificate):
+        raise Failure(f"{key} is not the key of {certificate}")
+
+
 class Signer:
-    """A key and its certificate, both as files; made only if they belong together and are fit to be used."""
+    """A key and its certificate, both as files; made only if they belong together."""
 
     def __init__(self, key, certificate, log):
-        need("sbsign", "sbverify", "openssl")
+        need("sbsign", "sbverify")
+        check_pair(key, certificate)
         self.key, self.certificate, self.log = Path(key).resolve(), Path(certificate).resolve(), log
         self.fingerprint = hashlib.sha256(der_of(self.certificate)).hexdigest()
-        try:
-            with open(self.key, "rb"):
-                pass
-        except OSError as error:
-            raise Failure(f"{self.key}: {error.strerror}") from None
-        mine, theirs = (self._public("pkey", "-in", self.key, "-passin", "pass:"), self._public("x509", "-noout", "-in", self.certificate))
-        if mine is None:
-            raise Failure(f"{self.key} is no private key in PEM form without a passphrase")
-        if mine != theirs:
-            raise Failure(f"{self.key} is not the key of {self.certificate}")
-
-    @staticmethod
-    def _public(kind, *options):
-        what = "-pubout" if kind == "pkey" else "-pubkey"
-        done = subprocess.run(["openssl", kind, what, *[str(o) for o in options]], stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                              check=False)
-        return done.stdout if done.returncode == 0 else None
 
     def sign(self, source, target):
         """A signed copy; what is called signed has been checked."""

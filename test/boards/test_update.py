@@ -31,15 +31,19 @@ def slots(guest):
     return sorted(re.sub(r"^::/EFI/Linux/", "", line) for line in esp(guest, "mdir", "-b", "::/EFI/Linux").splitlines())
 
 
-def make_slot(guest, version, path, initramfs=None):
-    """A slot as an update client would bring it."""
-    image = guest.machine.image
+def uki(image, version, path, initramfs=None):
+    """A slot of another version, of the same parts."""
     manifest = json.loads((image / "manifest.json").read_text())
     board = Board(manifest["board"])
     root = subprocess.run([SOURCE / "tools/sysroot", board.arch, "--alone", "--packages", "systemd-boot-efi"], stdout=subprocess.PIPE,
                           stderr=subprocess.DEVNULL, text=True, check=True).stdout.split()[-1]
     uefi.make_uki(board.arch, uefi.loaders_of(root) / uefi.STUB[board.arch], image / "vmlinuz", initramfs or image / "initramfs.zst",
                   manifest["command_line"], version, manifest["kernel"], path, path.with_suffix(".log"))
+
+
+def make_slot(guest, version, path, initramfs=None):
+    """A slot as an update client would bring it."""
+    uki(guest.machine.image, version, path, initramfs)
     esp(guest, "mcopy", "-o", str(path), f"::/EFI/Linux/{uefi.slot_name(version)}")
 
 
