@@ -577,10 +577,11 @@ static void take_wiped(struct volume *v, const struct msg_dp_wiped *w)
 	device_settle(v);
 	if (v->retired && !waited_for)
 		return;
-	if (self && !waited_for) {
-		v->detected_ns = w->cut_ns;
+	if (self && !waited_for)
 		v->drained_ns = 0;
-	}
+	/* its own deadline may have been there before the supervisor found a reason */
+	if ((self && !waited_for) || w->cut_ns < v->detected_ns)
+		v->detected_ns = w->cut_ns;
 	v->cut_ns = w->cut_ns;
 	v->wiped_ns = w->wiped_ns;
 	log_notice("volume %s: wiped %llu us after it was detected (I/O cut after %llu us)", v->config.name,

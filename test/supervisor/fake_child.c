@@ -165,10 +165,10 @@ static void hsm(const struct message *m)
 static void wiped(uint32_t of, bool self, uint8_t cause)
 {
 	struct message m;
+	uint64_t at = now() - (mode_is("wiped-before") ? 1000000000u : 0);
 
 	message_init(&m, MSG_DP_WIPED, 0);
-	m.body.dp_wiped =
-		(struct msg_dp_wiped){ .generation = of, .self = self, .cause = cause, .cut_ns = now(), .wiped_ns = now() };
+	m.body.dp_wiped = (struct msg_dp_wiped){ .generation = of, .self = self, .cause = cause, .cut_ns = at, .wiped_ns = at };
 	tell(&m);
 }
 

@@ -517,6 +517,17 @@ static void a_stale_wiped_is_not_believed(void **state)
 	assert_int_equal(volume->wiped_ns, 0);
 }
 
+/* The dataplane's own deadline passes while the supervisor is about to find a reason, too. */
+static void what_was_wiped_before_it_was_asked_for_was_detected_then(void **state)
+{
+	(void)state;
+	attach();
+	put("dataplane.mode", "wiped-before");
+	volume_feed(volume, EV_REVOKE, CAUSE_NONE, "test", "");
+	expect(GATE_INACCESSIBLE, CAUSE_COMMANDED, 1000);
+	assert_true(volume->detected_ns != 0 && volume->detected_ns <= volume->cut_ns && volume->cut_ns <= volume->wiped_ns);
+}
+
 static void an_hsm_that_talks_unasked_or_is_of_another_build_proves_nothing(void **state)
 {
 	(void)state;
@@ -747,6 +758,7 @@ int main(int argc, char **argv)
 		FAULT(a_late_supervisor_does_not_kill_who_confirmed_in_time),
 		FAULT(a_late_supervisor_takes_the_answer_of_the_hsm),
 		FAULT(a_stale_wiped_is_not_believed),
+		FAULT(what_was_wiped_before_it_was_asked_for_was_detected_then),
 		FAULT(an_hsm_that_talks_unasked_or_is_of_another_build_proves_nothing),
 		FAULT(a_detach_ends_everything),
 		FAULT(attach_at_once_after_a_detach_waits_for_the_old_process),
