@@ -1,6 +1,7 @@
 """The power goes at any moment: under load, while the machine comes up, while the gate is shut or opened. QEMU is killed, started again on
 the same disks, and the whole volume is read: what was flushed is there, nothing is unreadable, nothing was never written."""
 
+import errno
 import random
 import struct
 import threading
@@ -59,6 +60,7 @@ class Writer(threading.Thread):
 
 class Model:
     def __init__(self, sectors):
+        self.disk = None
         self.lasting, self.newest, self.waiting = [0] * sectors, [0] * sectors, {}
 
     def writers(self, guest):
@@ -67,13 +69,26 @@ class Model:
             self.waiting[n * part] = set()
         return [Writer(guest, self, n * part, part, random.random()) for n in range(WRITERS)]
 
+    def read(self, guest, start, count):
+        """On a busy machine the token in the guest can be too slow for its budget: the gate shuts by rights, and opens again."""
+        for _ in range(5):
+            try:
+                if self.disk is None:
+                    self.disk = nbd.NBD()
+                    self.disk.connect_uri(guest.uri)
+                return self.disk.pread(count * SECTOR, start * SECTOR)
+            except nbd.Error as error:
+                assert error.errnum != errno.EIO, f"sectors from {start} are unreadable: {error}"
+                self.disk = None
+                guest.wait_state("AVAILABLE")
+        raise MachineError(f"five times no answer for sectors from {start}")
+
     def check(self, guest):
         """Reads everything. What is there now is on the disk, and counts from here."""
-        disk = nbd.NBD()
-        disk.connect_uri(guest.uri)
+        self.disk = None
         for start in range(0, len(self.newest), MIB // SECTOR):
             count = min(MIB // SECTOR, len(self.newest) - start)
-            data = disk.pread(count * SECTOR, start * SECTOR)
+            data = self.read(guest, start, count)
             for s in range(start, start + count):
                 piece = bytes(data[(s - start) * SECTOR:(s - start + 1) * SECTOR])
                 version = struct.unpack_from("<QQ", piece)[1]
