@@ -159,7 +159,7 @@ static int open_device(struct watchdog_feeder *f)
 			      f->why_none, sizeof f->why_none);
 
 	if (r != 0) {
-		log_line(any ? LOG_LEVEL_WARNING : LOG_LEVEL_ERROR, "watchdog = %s: %s", c->watchdog, f->why_none);
+		log_line(any ? LOG_LEVEL_WARNING : LOG_LEVEL_ERROR, "watchdog: %s", f->why_none);
 		return any ? 0 : r;
 	}
 	resets = count_restarts(f->agent, watchdog_facts(f->device));
