@@ -34,6 +34,8 @@ def machine(request, tmp_path_factory, build):
     try:
         machine.boot()
         machine.enrolled()
+        for volume in ("block", "held"):
+            machine.wait_state("AVAILABLE", 240, volume)
         # an emulated machine may be slow: what is looked at here is not how long an HSM takes
         machine.shell("sed -i 's/^outage_budget.*/outage_budget = 120s\\nhsm_deadline = 30s/' /state/etc/fallgate.conf && killall fallgated; sleep 3",
                       check=False)
