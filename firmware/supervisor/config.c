@@ -1185,16 +1185,21 @@ int config_load(struct config *c, const char *path, const char *libexec_dir, str
 
 int config_load_volume(const struct config *c, const char *name, struct volume_config *out, struct config_errors *errors)
 {
-	static struct config
-		copy; /* half a megabyte: not on the stack; the supervisor has one thread that reads configurations */
+	struct config *copy; /* half a megabyte: not on the stack, and not for good */
 	char path[PATH_MAX_BYTES * 2];
 
 	errors->count = 0;
-	copy = *c;
 	snprintf(path, sizeof path, "%s/%s.conf", c->volumes_dir, name);
 	if (access(path, F_OK) != 0)
 		return ERR_NOT_FOUND;
-	read_volume_file(&copy, path, name, out, errors);
+	copy = malloc(sizeof *copy);
+	if (copy == NULL) {
+		add_error(errors, "%.300s: no memory to read it", path);
+		return ERR_NOMEM;
+	}
+	*copy = *c;
+	read_volume_file(copy, path, name, out, errors);
+	free(copy);
 	for (unsigned i = 0; i < c->volume_count; i++)
 		if (strcmp(c->volumes[i].name, name) != 0)
 			check_pair(&c->volumes[i], out, errors);
