@@ -5,6 +5,7 @@ QEMU stands beside them because the host does other things too, and nothing here
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -169,6 +170,7 @@ def show(result, accelerator):
 
 def run(name, count, kvm, build, json_file):
     client = (build / "bin/fallgate").resolve()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # a machine does not outlive its measurement
     try:
         board = Board(name)
         if board["image", "kind"] != "direct" or not board["qemu", "program"]:
