@@ -130,9 +130,10 @@ static void look_at_freed_memory(struct msg_mg_agent *out)
 
 static bool own_users(const struct config *c)
 {
-	const struct config_user *u[] = { &c->user_hsm, &c->user_dataplane, &c->user_mgmt };
+	const struct config_user *u[] = { &c->user_hsm, &c->user_dataplane, &c->user_mgmt, &c->user_tpm };
+	int count = c->tpm[0] != '\0' ? 4 : 3;
 
-	for (int i = 0; i < 3; i++)
+	for (int i = 0; i < count; i++)
 		for (int j = 0; j <= i; j++)
 			if (!u[i]->set || (i != j && u[i]->uid == u[j]->uid))
 				return false;

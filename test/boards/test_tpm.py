@@ -76,8 +76,16 @@ def test_the_pin_is_there_in_the_boot_that_it_was_sealed_in(board, tmp_path, bui
         assert "boot state" in status["text"], status
         guest.cut_power()
 
+        # where nobody has a shell: the PIN waits on the state partition, and the next start has it sealed
         guest.boot()
         guest.wait_state("AVAILABLE", 300)
+        run(guest, "cp /state/kept /state/etc/pins/main.seal; rm /state/agent/keks/main.sealed; sync", "PIN-WAITS")
+        guest.power_off()
+        guest.boot()
+        guest.wait_for("sealed to this boot state", 300)
+        guest.wait_state("AVAILABLE", 300)
+        run(guest, "ls /state/etc/pins", "PINS-LISTED")
+        assert "main.seal" not in guest.text.rpartition("ls /state/etc/pins")[2]
         if not uefi:
             return
         guest.power_off()
