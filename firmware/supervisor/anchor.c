@@ -37,7 +37,8 @@ static void set_fault(struct anchor *n, int error, const char *what)
 static void read_record(struct anchor *n)
 {
 	struct volume *v = n->volume;
-	int r = v->agent->records.dir_fd >= 0 ? records_read_anchor(&v->agent->records, v->config.name, &n->record) : ERR_NOT_FOUND;
+	int r = v->agent->records.dir_fd >= 0 ? records_read_anchor(&v->agent->records, v->config.name, &n->record)
+					      : ERR_NOT_FOUND;
 
 	if (r == 0 && memcmp(n->record.uuid, v->record.uuid, sizeof v->record.uuid) != 0)
 		r = ERR_NOT_FOUND; /* another volume of that name */
@@ -124,8 +125,8 @@ bool anchor_ready(struct anchor *n, struct judgement *fault)
 void anchor_ticket(struct anchor *n, struct msg_dp_ticket *t)
 {
 	t->anchor_count = n->count;
-	t->anchor = !wanted(n)				  ? (n->accept ? POLICY_IGNORE : POLICY_NONE)
-		    : n->accept				  ? POLICY_ACCEPT
+	t->anchor = !wanted(n)                        ? (n->accept ? POLICY_IGNORE : POLICY_NONE)
+		    : n->accept                       ? POLICY_ACCEPT
 		    : n->record.state == ANCHOR_BOUND ? POLICY_CHECK
 						      : POLICY_BIND;
 	n->accept = false;
@@ -150,7 +151,8 @@ static void settle(struct anchor *n)
 	struct volume *v = n->volume;
 
 	if (n->record.state != ANCHOR_BOUND && write_record(n, ANCHOR_BOUND) != 0)
-		log_error("volume %s: that it is bound to the TPM's counter could not be recorded; it is tried again at the next opening",
+		log_error("volume %s: that it is bound to the TPM's counter could not be recorded; it is tried again at the next "
+			  "opening",
 			  v->config.name);
 	n->settled = true;
 	if (!v->config.read_only)
@@ -226,7 +228,8 @@ void anchor_forget(struct anchor *n)
 int anchor_accept(struct anchor *n, char text[static TEXT_MAX_BYTES])
 {
 	n->accept = true;
-	snprintf(text, TEXT_MAX_BYTES, "the next opening of volume %s takes it as it is; if it is latched, an officer's restore opens it",
+	snprintf(text, TEXT_MAX_BYTES,
+		 "the next opening of volume %s takes it as it is; if it is latched, an officer's restore opens it",
 		 n->volume->config.name);
 	return 0;
 }

@@ -211,7 +211,8 @@ bool tpm_posture(const struct agent *a, bool *good, char *out, size_t size)
 	else if (f->zero == a->config.tpm_pcrs)
 		snprintf(out, size, "TPM 2.0 (%s, %s): PCRs %s are all zero: nobody measures this boot", f->kind, f->bank, pcrs);
 	else
-		snprintf(out, size, "TPM 2.0 (%s, %s), PCRs %s%s%s", f->kind, f->bank, pcrs, f->zero != 0 ? "; still zero: " : "", zero);
+		snprintf(out, size, "TPM 2.0 (%s, %s), PCRs %s%s%s", f->kind, f->bank, pcrs, f->zero != 0 ? "; still zero: " : "",
+			 zero);
 	*good = f->error == 0 && f->zero != a->config.tpm_pcrs;
 	return true;
 }

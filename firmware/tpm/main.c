@@ -1,6 +1,7 @@
-/* fallgate-tpm: one question to the TPM, and its end. It may hang with the TPM: the supervisor kills it at its deadline. What must hold:
- * the TPM is open and the filter stands before the first byte from outside; a PIN is in locked memory here or in the page that goes to
- * the hsm, and nowhere else that outlives this process; a PIN that was sealed for one KEK is given out for no other. */
+/* fallgate-tpm: one question to the TPM, and its end. It may hang with the TPM: the supervisor kills it at its deadline. What
+ * must hold: the TPM is open and the filter stands before the first byte from outside; a PIN is in locked memory here or in the
+ * page that goes to the hsm, and nowhere else that outlives this process; a PIN that was sealed for one KEK is given out for no
+ * other. */
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>

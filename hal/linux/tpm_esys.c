@@ -1,6 +1,6 @@
-/* A TPM 2.0 by tpm2-tss's ESYS. The storage key is made anew each time from the owner's seed (ECC P-256, the profile's template): it
- * takes no place in the TPM and needs no preparation. What must hold: whatever was loaded is flushed on every way out; secrets that ESYS
- * handed out are wiped before they are freed; what a blob says of its lengths is checked before it is believed. */
+/* A TPM 2.0 by tpm2-tss's ESYS. The storage key is made anew each time from the owner's seed (ECC P-256, the profile's template):
+ * it takes no place in the TPM and needs no preparation. What must hold: whatever was loaded is flushed on every way out; secrets
+ * that ESYS handed out are wiped before they are freed; what a blob says of its lengths is checked before it is believed. */
 #include <hal/tpm.h>
 
 #include <stdarg.h>
@@ -16,7 +16,14 @@
 #include "hal/secret_memory.h"
 #include "tpm_kind.h"
 
-enum { STEPS_MAX = 2, COUNTER_BYTES = 8, NAME_BYTES = 34, MAGIC_BYTES = 8, HEAD_BYTES = MAGIC_BYTES + 4 + 2 + NAME_BYTES, PCR_TRIES = 3 };
+enum {
+	STEPS_MAX = 2,
+	COUNTER_BYTES = 8,
+	NAME_BYTES = 34,
+	MAGIC_BYTES = 8,
+	HEAD_BYTES = MAGIC_BYTES + 4 + 2 + NAME_BYTES,
+	PCR_TRIES = 3
+};
 
 static const uint8_t magic[MAGIC_BYTES] = "FGTPM01";
 
@@ -178,9 +185,10 @@ void tpm_close(struct tpm *t)
 static TPML_PCR_SELECTION selection(TPM2_ALG_ID bank, uint32_t pcrs)
 {
 	return (TPML_PCR_SELECTION){ .count = 1,
-				     .pcrSelections = { { .hash = bank,
-							  .sizeofSelect = 3,
-							  .pcrSelect = { (uint8_t)pcrs, (uint8_t)(pcrs >> 8), (uint8_t)(pcrs >> 16) } } } };
+				     .pcrSelections = {
+					     { .hash = bank,
+					       .sizeofSelect = 3,
+					       .pcrSelect = { (uint8_t)pcrs, (uint8_t)(pcrs >> 8), (uint8_t)(pcrs >> 16) } } } };
 }
 
 static bool bank_has(const TPMS_PCR_SELECTION *s, uint32_t pcrs)
@@ -211,7 +219,8 @@ static int find_bank(struct tpm *t, uint32_t pcrs)
 	Esys_Free(data);
 	return t->bank != TPM2_ALG_NULL
 		       ? 0
-		       : say(t, ERR_UNSUPPORTED, "it has these PCRs in neither a SHA-256 nor a SHA-384 bank: switch one on in the firmware's set-up");
+		       : say(t, ERR_UNSUPPORTED,
+			     "it has these PCRs in neither a SHA-256 nor a SHA-384 bank: switch one on in the firmware's set-up");
 }
 
 static bool all_zero(const TPM2B_DIGEST *d)
@@ -236,7 +245,8 @@ static int find_zeroes(struct tpm *t, uint32_t pcrs, uint32_t *zero)
 
 		if ((pcrs & 1u << pcr) == 0)
 			continue;
-		r = judge(t, Esys_PCR_Read(t->esys, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, &one, &updates, &got, &values), "PCR_Read");
+		r = judge(t, Esys_PCR_Read(t->esys, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, &one, &updates, &got, &values),
+			  "PCR_Read");
 		if (r == 0 && values->count == 1 && all_zero(&values->digests[0]))
 			*zero |= 1u << pcr;
 		if (r == 0) {
@@ -272,8 +282,8 @@ int tpm_look(struct tpm *t, uint32_t pcrs, struct tpm_facts *out, char why[stati
 	t->why = why;
 	memset(out, 0, sizeof *out);
 	r = judge(t,
-		  Esys_GetCapability(t->esys, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, TPM2_CAP_TPM_PROPERTIES, TPM2_PT_MANUFACTURER,
-				     8, &more, &data),
+		  Esys_GetCapability(t->esys, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, TPM2_CAP_TPM_PROPERTIES,
+				     TPM2_PT_MANUFACTURER, 8, &more, &data),
 		  "GetCapability");
 	if (r != 0)
 		return r;
@@ -333,8 +343,8 @@ static int make_storage(struct tpm *t)
 	if (t->storage != ESYS_TR_NONE)
 		return 0;
 	r = judge(t,
-		  Esys_CreatePrimary(t->esys, ESYS_TR_RH_OWNER, ESYS_TR_PASSWORD, ESYS_TR_NONE, ESYS_TR_NONE, &no_secret, &storage_template,
-				     &no_data, &none, &t->storage, &public, &data, &hash, &ticket),
+		  Esys_CreatePrimary(t->esys, ESYS_TR_RH_OWNER, ESYS_TR_PASSWORD, ESYS_TR_NONE, ESYS_TR_NONE, &no_secret,
+				     &storage_template, &no_data, &none, &t->storage, &public, &data, &hash, &ticket),
 		  "CreatePrimary");
 	Esys_Free(public);
 	Esys_Free(data);
@@ -351,14 +361,15 @@ static int start_session(struct tpm *t, TPM2_SE type, ESYS_TR salt, ESYS_TR *out
 
 	*out = ESYS_TR_NONE;
 	return judge(t,
-		     Esys_StartAuthSession(t->esys, salt, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, NULL, type, &aes,
-					   TPM2_ALG_SHA256, out),
+		     Esys_StartAuthSession(t->esys, salt, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, NULL, type,
+					   &aes, TPM2_ALG_SHA256, out),
 		     "StartAuthSession");
 }
 
 static int use_session(struct tpm *t, ESYS_TR session, TPMA_SESSION attributes)
 {
-	return judge(t, Esys_TRSess_SetAttributes(t->esys, session, TPMA_SESSION_CONTINUESESSION | attributes, 0xff), "its session");
+	return judge(t, Esys_TRSess_SetAttributes(t->esys, session, TPMA_SESSION_CONTINUESESSION | attributes, 0xff),
+		     "its session");
 }
 
 static int begin(struct tpm *t)
@@ -384,9 +395,11 @@ static int policy_of(struct tpm *t, uint32_t pcrs, TPM2B_DIGEST *out)
 	if (r == 0)
 		r = use_session(t, t->session, TPMA_SESSION_ENCRYPT);
 	if (r == 0)
-		r = judge(t, Esys_PolicyPCR(t->esys, trial, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, &now, &select), "PolicyPCR");
+		r = judge(t, Esys_PolicyPCR(t->esys, trial, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, &now, &select),
+			  "PolicyPCR");
 	if (r == 0)
-		r = judge(t, Esys_PolicyGetDigest(t->esys, trial, t->session, ESYS_TR_NONE, ESYS_TR_NONE, &digest), "PolicyGetDigest");
+		r = judge(t, Esys_PolicyGetDigest(t->esys, trial, t->session, ESYS_TR_NONE, ESYS_TR_NONE, &digest),
+			  "PolicyGetDigest");
 	if (r == 0)
 		*out = *digest;
 	Esys_Free(digest);
@@ -394,7 +407,8 @@ static int policy_of(struct tpm *t, uint32_t pcrs, TPM2B_DIGEST *out)
 	return r;
 }
 
-static int pack(struct tpm *t, uint32_t pcrs, const TPM2B_PUBLIC *public, const TPM2B_PRIVATE *private, uint8_t *blob, size_t *size)
+static int pack(struct tpm *t, uint32_t pcrs, const TPM2B_PUBLIC *public, const TPM2B_PRIVATE *private, uint8_t *blob,
+		size_t *size)
 {
 	size_t at = HEAD_BYTES;
 
@@ -413,7 +427,8 @@ static int create(struct tpm *t, uint32_t pcrs, TPM2B_SENSITIVE_CREATE *secret, 
 {
 	TPM2B_PUBLIC template = { .publicArea = { .type = TPM2_ALG_KEYEDHASH,
 						  .nameAlg = TPM2_ALG_SHA256,
-						  .objectAttributes = TPMA_OBJECT_FIXEDTPM | TPMA_OBJECT_FIXEDPARENT | TPMA_OBJECT_NODA,
+						  .objectAttributes =
+							  TPMA_OBJECT_FIXEDTPM | TPMA_OBJECT_FIXEDPARENT | TPMA_OBJECT_NODA,
 						  .parameters.keyedHashDetail.scheme.scheme = TPM2_ALG_NULL } };
 	const TPML_PCR_SELECTION none = { 0 };
 	const TPM2B_DATA no_data = { 0 };
@@ -428,8 +443,8 @@ static int create(struct tpm *t, uint32_t pcrs, TPM2B_SENSITIVE_CREATE *secret, 
 		r = use_session(t, t->session, TPMA_SESSION_DECRYPT | TPMA_SESSION_ENCRYPT);
 	if (r == 0)
 		r = judge(t,
-			  Esys_Create(t->esys, t->storage, t->session, ESYS_TR_NONE, ESYS_TR_NONE, secret, &template, &no_data, &none,
-				      &private, &public, &data, &hash, &ticket),
+			  Esys_Create(t->esys, t->storage, t->session, ESYS_TR_NONE, ESYS_TR_NONE, secret, &template, &no_data,
+				      &none, &private, &public, &data, &hash, &ticket),
 			  "Create");
 	if (r == 0)
 		r = pack(t, pcrs, public, private, blob, blob_size);
@@ -441,15 +456,16 @@ static int create(struct tpm *t, uint32_t pcrs, TPM2B_SENSITIVE_CREATE *secret, 
 	return r;
 }
 
-int tpm_seal(struct tpm *t, uint32_t pcrs, const void *secret, size_t size, uint8_t blob[static TPM_SEALED_MAX], size_t *blob_size,
-	     char why[static TPM_WHY_BYTES])
+int tpm_seal(struct tpm *t, uint32_t pcrs, const void *secret, size_t size, uint8_t blob[static TPM_SEALED_MAX],
+	     size_t *blob_size, char why[static TPM_WHY_BYTES])
 {
 	TPM2B_SENSITIVE_CREATE sensitive = { 0 };
 	int r;
 
 	t->why = why;
 	if (size == 0 || size > TPM_SECRET_MAX || pcrs == 0 || pcrs >> TPM_PCR_COUNT != 0)
-		return say(t, ERR_RANGE, "a secret of 1 to %d bytes can be sealed, to PCRs 0 to %d", TPM_SECRET_MAX, TPM_PCR_COUNT - 1);
+		return say(t, ERR_RANGE, "a secret of 1 to %d bytes can be sealed, to PCRs 0 to %d", TPM_SECRET_MAX,
+			   TPM_PCR_COUNT - 1);
 	r = find_bank(t, pcrs);
 	if (r == 0)
 		r = begin(t);
@@ -488,7 +504,8 @@ static bool unpack(struct sealed *s, const uint8_t *blob, size_t size)
 	if (s->pcrs == 0 || s->pcrs >> TPM_PCR_COUNT != 0 || (s->bank != TPM2_ALG_SHA256 && s->bank != TPM2_ALG_SHA384))
 		return false;
 	return Tss2_MU_TPM2B_PUBLIC_Unmarshal(blob, size, &at, &s->public) == TSS2_RC_SUCCESS &&
-	       Tss2_MU_TPM2B_PRIVATE_Unmarshal(blob, size, &at, &s->private) == TSS2_RC_SUCCESS && at == size && packed_so(s, blob, size);
+	       Tss2_MU_TPM2B_PRIVATE_Unmarshal(blob, size, &at, &s->private) == TSS2_RC_SUCCESS && at == size &&
+	       packed_so(s, blob, size);
 }
 
 /* PCRs that are extended between the policy and its use are looked at once more. */
@@ -505,7 +522,8 @@ static int unseal_loaded(struct tpm *t, ESYS_TR object, const struct sealed *s, 
 		if (r == 0)
 			r = use_session(t, policy, TPMA_SESSION_ENCRYPT);
 		if (r == 0)
-			r = judge(t, Esys_PolicyPCR(t->esys, policy, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, &now, &select), "PolicyPCR");
+			r = judge(t, Esys_PolicyPCR(t->esys, policy, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, &now, &select),
+				  "PolicyPCR");
 		if (r == 0)
 			rc = Esys_Unseal(t->esys, object, policy, ESYS_TR_NONE, ESYS_TR_NONE, data);
 		flush(t, &policy);
@@ -519,8 +537,10 @@ static int load_and_unseal(struct tpm *t, const struct sealed *s, TPM2B_SENSITIV
 	int r = use_session(t, t->session, 0);
 
 	if (r == 0)
-		r = judge(t,
-			  Esys_Load(t->esys, t->storage, t->session, ESYS_TR_NONE, ESYS_TR_NONE, &s->private, &s->public, &object), "Load");
+		r = judge(
+			t,
+			Esys_Load(t->esys, t->storage, t->session, ESYS_TR_NONE, ESYS_TR_NONE, &s->private, &s->public, &object),
+			"Load");
 	if (r == 0)
 		r = unseal_loaded(t, object, s, data);
 	flush(t, &object);
@@ -563,7 +583,8 @@ static int check_counter(struct tpm *t, ESYS_TR handle, bool *written)
 {
 	TPM2B_NV_PUBLIC *public = NULL;
 	TPM2B_NAME *name = NULL;
-	int r = judge(t, Esys_NV_ReadPublic(t->esys, handle, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, &public, &name), "NV_ReadPublic");
+	int r = judge(t, Esys_NV_ReadPublic(t->esys, handle, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, &public, &name),
+		      "NV_ReadPublic");
 
 	if (r == 0 && ((public->nvPublic.attributes & ~TPMA_NV_WRITTEN) != (TPMA_NV)COUNTER_ATTRIBUTES ||
 		       public->nvPublic.dataSize != COUNTER_BYTES))
@@ -580,7 +601,8 @@ static int step(struct tpm *t, ESYS_TR handle)
 	int r = use_session(t, t->session, 0);
 
 	return r != 0 ? r
-		      : judge(t, Esys_NV_Increment(t->esys, handle, handle, t->session, ESYS_TR_NONE, ESYS_TR_NONE), "NV_Increment");
+		      : judge(t, Esys_NV_Increment(t->esys, handle, handle, t->session, ESYS_TR_NONE, ESYS_TR_NONE),
+			      "NV_Increment");
 }
 
 static int read_counter(struct tpm *t, ESYS_TR handle, uint64_t *value)
@@ -589,7 +611,9 @@ static int read_counter(struct tpm *t, ESYS_TR handle, uint64_t *value)
 	int r = use_session(t, t->session, TPMA_SESSION_ENCRYPT);
 
 	if (r == 0)
-		r = judge(t, Esys_NV_Read(t->esys, handle, handle, t->session, ESYS_TR_NONE, ESYS_TR_NONE, COUNTER_BYTES, 0, &data), "NV_Read");
+		r = judge(t,
+			  Esys_NV_Read(t->esys, handle, handle, t->session, ESYS_TR_NONE, ESYS_TR_NONE, COUNTER_BYTES, 0, &data),
+			  "NV_Read");
 	if (r == 0 && data->size != COUNTER_BYTES)
 		r = say(t, ERR_CORRUPT, "the counter has %u bytes", data->size);
 	*value = 0;
@@ -605,7 +629,8 @@ static int open_counter(struct tpm *t, uint32_t index, ESYS_TR *handle, bool *wr
 
 	*handle = ESYS_TR_NONE;
 	if (r == 0)
-		r = judge(t, Esys_TR_FromTPMPublic(t->esys, index, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, handle), "NV_ReadPublic");
+		r = judge(t, Esys_TR_FromTPMPublic(t->esys, index, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, handle),
+			  "NV_ReadPublic");
 	return r == 0 ? check_counter(t, *handle, written) : r;
 }
 
@@ -630,7 +655,9 @@ int tpm_counter_make(struct tpm *t, uint32_t index, uint64_t *value, char why[st
 	if (r == 0)
 		r = use_session(t, t->session, 0);
 	if (r == 0)
-		r = judge(t, Esys_NV_DefineSpace(t->esys, ESYS_TR_RH_OWNER, t->session, ESYS_TR_NONE, ESYS_TR_NONE, &none, &public, &handle),
+		r = judge(t,
+			  Esys_NV_DefineSpace(t->esys, ESYS_TR_RH_OWNER, t->session, ESYS_TR_NONE, ESYS_TR_NONE, &none, &public,
+					      &handle),
 			  "NV_DefineSpace");
 	if (r == 0)
 		r = step(t, handle); /* the first sets it, above all that were */
@@ -672,5 +699,7 @@ int tpm_counter_step(struct tpm *t, uint32_t index, uint64_t to, uint64_t *value
 			r = read_counter(t, handle, value);
 	}
 	close_counter(t, handle);
-	return r == 0 && *value < to ? say(t, ERR_CORRUPT, "the counter is %llu, far below the volume's", (unsigned long long)*value) : r;
+	return r == 0 && *value < to
+		       ? say(t, ERR_CORRUPT, "the counter is %llu, far below the volume's", (unsigned long long)*value)
+		       : r;
 }

@@ -1,5 +1,6 @@
-/* A software TPM at a Unix socket ("swtpm socket --server type=unixio,path=..."): for tests on a machine without one; in no board's image.
- * The library's own way connects anew for each command, which the filter around the process refuses: this one connects once. */
+/* A software TPM at a Unix socket ("swtpm socket --server type=unixio,path=..."): for tests on a machine without one; in no
+ * board's image. The library's own way connects anew for each command, which the filter around the process refuses: this one
+ * connects once. */
 #include "tpm_kind.h"
 
 #include <errno.h>

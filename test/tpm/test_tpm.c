@@ -1,5 +1,5 @@
-/* hal/tpm.h and fallgate-tpm against swtpm: what is sealed comes back in the same boot state and in no other, from the same TPM and no
- * other, for the same KEK and no other; no altered blob gives out anything; a wrong message ends the program. */
+/* hal/tpm.h and fallgate-tpm against swtpm: what is sealed comes back in the same boot state and in no other, from the same TPM
+ * and no other, for the same KEK and no other; no altered blob gives out anything; a wrong message ends the program. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -49,8 +49,10 @@ static void stop_swtpm(void)
 /* A power-on of the TPM called `name`. */
 static int start_swtpm(const char *name)
 {
-	char state[128], server[128], *arguments[] = { "swtpm", "socket", "--tpm2", "--tpmstate", state, "--server", server, "--flags",
-						      "not-need-init,startup-clear", NULL };
+	char state[128], server[128], *arguments[] = { "swtpm",      "socket",  "--tpm2",
+						       "--tpmstate", state,     "--server",
+						       server,       "--flags", "not-need-init,startup-clear",
+						       NULL };
 	char path[96];
 
 	stop_swtpm();
@@ -106,8 +108,8 @@ static void tell(const uint8_t *command, size_t size)
 /* TPM2_PCR_Extend. */
 static void extend(unsigned pcr, uint8_t with)
 {
-	uint8_t command[65] = { 0x80, 0x02, 0, 0, 0, 65, 0, 0, 0x01, 0x82, 0, 0, 0, (uint8_t)pcr, 0, 0, 0, 9, 0x40, 0, 0, 9, 0, 0, 0, 0, 0,
-				0, 0, 0, 1, 0, 0x0b };
+	uint8_t command[65] = { 0x80, 0x02, 0, 0, 0, 65, 0, 0, 0x01, 0x82, 0, 0, 0, (uint8_t)pcr, 0, 0, 0, 9, 0x40,
+				0,    0,    9, 0, 0, 0,  0, 0, 0,    0,    0, 1, 0, 0x0b };
 
 	memset(command + 33, with, 32);
 	tell(command, sizeof command);
@@ -116,8 +118,32 @@ static void extend(unsigned pcr, uint8_t with)
 /* TPM2_NV_UndefineSpace by the owner, as whoever has taken the machine over could. */
 static void undefine(uint32_t index)
 {
-	uint8_t command[31] = { 0x80, 0x02, 0, 0, 0, 31, 0, 0, 0x01, 0x22, 0x40, 0, 0, 0x01, (uint8_t)(index >> 24), (uint8_t)(index >> 16),
-				(uint8_t)(index >> 8), (uint8_t)index, 0, 0, 0, 9, 0x40, 0, 0, 9 };
+	uint8_t command[31] = { 0x80,
+				0x02,
+				0,
+				0,
+				0,
+				31,
+				0,
+				0,
+				0x01,
+				0x22,
+				0x40,
+				0,
+				0,
+				0x01,
+				(uint8_t)(index >> 24),
+				(uint8_t)(index >> 16),
+				(uint8_t)(index >> 8),
+				(uint8_t)index,
+				0,
+				0,
+				0,
+				9,
+				0x40,
+				0,
+				0,
+				9 };
 
 	tell(command, sizeof command);
 }
@@ -125,9 +151,51 @@ static void undefine(uint32_t index)
 /* TPM2_NV_DefineSpace: 8 bytes that anybody may write, no counter. */
 static void define_ordinary(uint32_t index)
 {
-	uint8_t command[45] = { 0x80, 0x02, 0, 0, 0, 45, 0, 0, 0x01, 0x2a, 0x40, 0, 0, 0x01, 0, 0, 0, 9, 0x40, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0,
-				0, 14, (uint8_t)(index >> 24), (uint8_t)(index >> 16), (uint8_t)(index >> 8), (uint8_t)index, 0, 0x0b,
-				0x02, 0x04, 0, 0x04, 0, 0, 0, 8 };
+	uint8_t command[45] = { 0x80,
+				0x02,
+				0,
+				0,
+				0,
+				45,
+				0,
+				0,
+				0x01,
+				0x2a,
+				0x40,
+				0,
+				0,
+				0x01,
+				0,
+				0,
+				0,
+				9,
+				0x40,
+				0,
+				0,
+				9,
+				0,
+				0,
+				0,
+				0,
+				0,
+				0,
+				0,
+				0,
+				14,
+				(uint8_t)(index >> 24),
+				(uint8_t)(index >> 16),
+				(uint8_t)(index >> 8),
+				(uint8_t)index,
+				0,
+				0x0b,
+				0x02,
+				0x04,
+				0,
+				0x04,
+				0,
+				0,
+				0,
+				8 };
 
 	tell(command, sizeof command);
 }
@@ -221,7 +289,8 @@ static void another_tpm_is_told_from_another_boot_state(void **state)
 	assert_int_equal(unseal(blob, size), ERR_FOREIGN);
 }
 
-/* Bytes are altered, each of the head and every third of the rest: nothing is given out. (The PCRs that the head names are no secret: the policy in the object counts.) */
+/* Bytes are altered, each of the head and every third of the rest: nothing is given out. (The PCRs that the head names are no
+ * secret: the policy in the object counts.) */
 static void no_altered_blob_gives_anything_out(void **state)
 {
 	uint8_t blob[TPM_SEALED_MAX], bad[TPM_SEALED_MAX];
@@ -453,7 +522,8 @@ static void another_message_ends_it(void **state)
 	assert_int_equal(start_swtpm("one"), 0);
 	start(&p);
 	message_init(&m, MSG_TP_REQUEST, 7); /* no verb */
-	assert_int_equal(send(p.channel.fd, &m, offsetof(struct message, body) + m.size, 0), offsetof(struct message, body) + m.size);
+	assert_int_equal(send(p.channel.fd, &m, offsetof(struct message, body) + m.size, 0),
+			 offsetof(struct message, body) + m.size);
 	assert_int_equal(end(&p), 70);
 	start(&p);
 	assert_int_equal(send(p.channel.fd, "x", 1, 0), 1);

@@ -1,5 +1,6 @@
-/* The count that a volume's roots name, and a counter that nobody sets back: what each policy takes and refuses; and that no power cut, at
- * any write, with any choice of what survived, makes a volume that does not open, as long as the counter follows what is durable. */
+/* The count that a volume's roots name, and a counter that nobody sets back: what each policy takes and refuses; and that no
+ * power cut, at any write, with any choice of what survived, makes a volume that does not open, as long as the counter follows
+ * what is durable. */
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>

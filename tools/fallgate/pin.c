@@ -1,6 +1,6 @@
-/* fallgate seal-pin: hands the agent a descriptor that gives the PIN. A file, a pipe on standard input: neither is read here. What must
- * hold: what is typed is not shown, is in locked memory for as long as it is here, and is wiped on every way out; the terminal is left as
- * it was. */
+/* fallgate seal-pin: hands the agent a descriptor that gives the PIN. A file, a pipe on standard input: neither is read here.
+ * What must hold: what is typed is not shown, is in locked memory for as long as it is here, and is wiped on every way out; the
+ * terminal is left as it was. */
 #include "pin.h"
 
 #include <errno.h>
@@ -67,6 +67,7 @@ int pin_descriptor(const char *kek, const char *file, char *text, size_t size)
 		return ask_terminal(kek, text, size);
 	fd = file == NULL || strcmp(file, "-") == 0 ? fcntl(0, F_DUPFD_CLOEXEC, 3) : open(file, O_RDONLY | O_CLOEXEC | O_NOCTTY);
 	if (fd < 0)
-		snprintf(text, size, "the PIN cannot be read from %.150s: %s", file == NULL ? "standard input" : file, strerror(errno));
+		snprintf(text, size, "the PIN cannot be read from %.150s: %s", file == NULL ? "standard input" : file,
+			 strerror(errno));
 	return fd < 0 ? ERR_NOT_FOUND : fd;
 }
