@@ -89,8 +89,11 @@ def test_a_hung_agent_restarts_the_board(board, tmp_path, build):
         assert not found, f"the supervisor hung for 4 s:\n{what[:2000]}"
         took = restarts_within(guest, TIMEOUT_S + MARGIN_S)
         guest.wait_state("AVAILABLE")
-        assert connect(guest).pread(len(content), 0) == content
+        disk = connect(guest)
+        assert disk.pread(len(content), 0) == content
         assert restarts_recorded(guest) == 1
+        disk.pwrite(content, len(content))
+        disk.flush()  # the salt of this opening's keys is on the disk from its first write on
         assert guest.keys_in_ram(guest.key_patterns())[0]
         print(f"\n{board}: hung; keys gone at 4 s, restarted {took:.1f} s after that")
 
