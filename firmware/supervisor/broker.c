@@ -159,9 +159,7 @@ void broker_stop(struct agent *a)
 		shutdown(b->child.channel.fd, SHUT_RDWR);
 		if (poll(&p, 1, END_MS) != 1)
 			log_warning("the ublk broker (pid %d) is still taking devices away; it goes on alone", (int)b->child.pid);
-		loop_unwatch(&a->loop, &b->child.channel_watch);
-		loop_unwatch(&a->loop, &b->child.pid_watch);
-		channel_close(&b->child.channel);
+		child_let_go(&b->child);
 	}
 	free(b);
 }

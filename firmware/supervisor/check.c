@@ -146,7 +146,7 @@ static int check_kek(struct agent *a, const struct kek_config *config)
 	while (!p->done)
 		loop_once(&a->loop);
 	r = p->error;
-	session_kill(&p->session);
+	session_end(&p->session);
 	kek_destroy(p->kek);
 	free(p);
 	return r;

@@ -142,6 +142,12 @@ static void forget(struct child *c)
 	c->alive = false;
 }
 
+void child_let_go(struct child *c)
+{
+	if (c->alive)
+		forget(c);
+}
+
 void child_kill(struct child *c, const char *why)
 {
 	if (!c->alive)

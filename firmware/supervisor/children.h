@@ -71,4 +71,7 @@ void child_kill(struct child *c, const char *why);
 /* SIGKILL, and reaped here if it goes within a few milliseconds: true; no event then. false: the death event will come. */
 bool child_kill_and_reap(struct child *c);
 
+/* No event comes any more, whether it is gone or not: before its owner's memory goes. Whoever reaps it then is init. */
+void child_let_go(struct child *c);
+
 #endif

@@ -634,12 +634,9 @@ void job_destroy(struct volume *v)
 		return;
 	j->done = NULL;
 	end_job(j, ERR_STATE, CAUSE_DETACHED, "the agent is being stopped");
-	session_kill(&j->session);
+	session_end(&j->session);
 	child_kill_and_reap(&j->dataplane);
-	if (j->dataplane.alive) { /* its watches must not outlive this */
-		loop_unwatch(&j->agent->loop, &j->dataplane.channel_watch);
-		loop_unwatch(&j->agent->loop, &j->dataplane.pid_watch);
-	}
+	child_let_go(&j->dataplane);
 	free_job(j);
 }
 

@@ -583,7 +583,7 @@ void kek_destroy(struct kek *k)
 		tpm_abandon(k->unsealing);
 	let_page_go(k);
 	for (unsigned i = 0; i < 2; i++)
-		session_kill(&k->probers[i]);
+		session_end(&k->probers[i]);
 	free(k);
 }
 

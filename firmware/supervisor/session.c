@@ -332,3 +332,9 @@ bool session_kill(struct session *s)
 	explicit_bzero(s->challenge, sizeof s->challenge);
 	return gone;
 }
+
+void session_end(struct session *s)
+{
+	session_kill(s);
+	child_let_go(&s->child);
+}

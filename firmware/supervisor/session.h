@@ -56,6 +56,9 @@ int session_ticket(struct session *s, bool wrap, const struct msg_hsm_ticket *t)
 void session_close(struct session *s);
 bool session_kill(struct session *s);
 
+/* Killed, and no event comes any more: before its owner's memory goes. */
+void session_end(struct session *s);
+
 /* It was given a ticket: a data key may be in it, and it must be gone before anything is called wiped. */
 bool session_ticketed(const struct session *s);
 

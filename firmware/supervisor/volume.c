@@ -864,9 +864,12 @@ void volume_destroy(struct volume *v)
 
 	job_destroy(v);
 	unlock_cancel(v);
+	if (v->kek != NULL)
+		session_end(&v->unlock);
 	opening_abandon(v->opening);
 	opening_abandon(v->purging);
 	child_kill_and_reap(&v->dataplane);
+	child_let_go(&v->dataplane);
 	device_forget(v);
 	for (size_t i = 0; i < sizeof timers / sizeof timers[0]; i++)
 		timer_disarm(&v->agent->loop, timers[i]);
