@@ -136,7 +136,8 @@ static bool login(struct kek *k, struct report *r)
 	if (!k->info.login_required)
 		return true;
 	if (k->login_refused || !k->how.login_allowed) {
-		say_whole(k, r, VERDICT_ACCESS_REVOKED, "no PIN is tried: it was refused before, or cannot be read; the agent's log says which");
+		say_whole(k, r, VERDICT_ACCESS_REVOKED,
+			  "no PIN is tried: it was refused before, or cannot be read; the agent's log says which");
 		return false;
 	}
 	if (k->pin_fd < 0) {
