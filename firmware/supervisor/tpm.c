@@ -252,6 +252,7 @@ void tpm_stop(struct agent *a)
 
 		t->answered = NULL;
 		child_kill_and_reap(&t->child); /* one that is not gone by then goes with the supervisor */
+		child_let_go(&t->child);
 		forget(t);
 	}
 	free(a->tpm);
