@@ -109,8 +109,10 @@ int indicator_open(struct indicator **out, const char *where, char *why, size_t 
 		return ERR_CONFIG;
 	}
 	i = calloc(1, sizeof *i);
-	if (i == NULL)
+	if (i == NULL) {
+		snprintf(why, why_size, "%s", error_text(ERR_NOMEM));
 		return ERR_NOMEM;
+	}
 	i->kind = kind;
 	i->fd = -1;
 	r = kind->open(&i->fd, place, why, why_size);
