@@ -23,6 +23,12 @@ READY = shutil.which("swtpm") and (BUILD / "bin/fallgate-tpm").exists()
 pytestmark = pytest.mark.skipif(not READY, reason="needs swtpm and a build with HAL_TPM_SWTPM")
 
 
+def listens(path):
+    """A socket has its name before it takes connections; flag 0x10000 says that it does."""
+    rows = (line.split() for line in pathlib.Path("/proc/net/unix").read_text(encoding="utf-8", errors="replace").splitlines())
+    return any(row[-1] == str(path) and row[3] == "00010000" for row in rows)
+
+
 class Tpm:
     """A software TPM. Starting it is a power-on: its PCRs are zero again."""
 
@@ -39,7 +45,7 @@ class Tpm:
             ["swtpm", "socket", "--tpm2", "--tpmstate", f"dir={self.state}", "--server", f"type=unixio,path={self.socket}",
              "--ctrl", f"type=unixio,path={self.socket}.ctrl", "--flags", "startup-clear"], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         for path in (self.socket, pathlib.Path(f"{self.socket}.ctrl")):
-            self.lab.wait_for(path.exists, 10, "swtpm's socket")
+            self.lab.wait_for(lambda at=path: listens(at), 10, "swtpm's socket")
             if self.lab.as_root:
                 os.chown(path, UIDS["tpm"], UIDS["tpm"])
         return self

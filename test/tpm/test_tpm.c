@@ -46,6 +46,20 @@ static void stop_swtpm(void)
 	swtpm = 0;
 }
 
+/* A socket has its name before it takes connections; flag 0x10000 says that it does. */
+static bool listens(const char *path)
+{
+	char line[300];
+	bool found = false;
+	FILE *f = fopen("/proc/net/unix", "r");
+
+	while (f != NULL && !found && fgets(line, sizeof line, f) != NULL)
+		found = strstr(line, path) != NULL && strstr(line, " 00010000 ") != NULL;
+	if (f != NULL)
+		fclose(f);
+	return found;
+}
+
 /* A power-on of the TPM called `name`. */
 static int start_swtpm(const char *name)
 {
@@ -73,7 +87,7 @@ static int start_swtpm(const char *name)
 		_exit(127);
 	}
 	for (int i = 0; i < 500; i++) {
-		if (access(path, F_OK) == 0)
+		if (listens(path))
 			return 0;
 		pause_ms(10);
 	}
