@@ -23,7 +23,7 @@ static bool wanted(const struct anchor *n)
 
 static void set_fault(struct anchor *n, int error, const char *what)
 {
-	bool definite = error != ERR_UNREACHABLE && error != ERR_NOMEM && error != ERR_IO;
+	bool definite = tpm_definite(error);
 
 	n->fault = (struct judgement){ .proof = definite ? PROOF_REFUSED : PROOF_AMBIGUOUS,
 				       .cause = definite ? CAUSE_INTEGRITY : CAUSE_UNREACHABLE };

@@ -151,7 +151,7 @@ static void let_go_due(void *context)
 
 static void set_fault(struct kek *k, int error, const char *what)
 {
-	bool definite = error != ERR_UNREACHABLE && error != ERR_NOMEM && error != ERR_IO;
+	bool definite = tpm_definite(error);
 
 	k->fault = (struct judgement){ .proof = definite ? PROOF_REFUSED : PROOF_AMBIGUOUS,
 				       .cause = definite ? CAUSE_ACCESS_REVOKED : CAUSE_UNREACHABLE };

@@ -180,6 +180,11 @@ void tpm_abandon(struct tpm_ask *t)
 	child_kill(&t->child, NULL);
 }
 
+bool tpm_definite(int error)
+{
+	return error != ERR_UNREACHABLE && error != ERR_NOMEM && error != ERR_IO;
+}
+
 /* ---- posture ---- */
 
 static void list_pcrs(uint32_t pcrs, char *out, size_t size)

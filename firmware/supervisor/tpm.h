@@ -19,6 +19,9 @@ typedef void tpm_answered(void *context, const struct msg_tp_reply *r, int *page
 int tpm_ask(struct tpm_ask **out, struct agent *a, const struct msg_tp_request *q, int fd, tpm_answered *answered, void *context);
 void tpm_abandon(struct tpm_ask *t); /* nobody is called any more */
 
+/* A reply's error that asking again does not change: the TPM answered, and said no. */
+bool tpm_definite(int error);
+
 /* Looks at the TPM once, for posture and log. Without one in the configuration nothing happens. */
 void tpm_start(struct agent *a);
 void tpm_stop(struct agent *a);
