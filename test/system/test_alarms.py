@@ -261,6 +261,8 @@ def test_the_countdown_survives_a_restart_and_ends_with_the_key():
         assert "purge_at_ns" not in lab.status()
         lab.kek("disable")
         due = lab.wait_state("INACCESSIBLE")["purge_at_ns"]
+        # the record follows the state: an agent killed in between counts from its own start
+        lab.wait_for(lambda: f"{due}" in (lab.root / "state/gates/demo").read_text(), 5, "the countdown on disk")
         lab.agent.kill()
         lab.agent.wait()
         lab.start()
