@@ -1,4 +1,5 @@
 """The custodian's tool from an empty token to a deleted key, on SoftHSM2, as an administrator would use it."""
+import glob
 import json
 import os
 import pty
@@ -17,6 +18,8 @@ pytestmark = pytest.mark.skipif(not os.path.exists(MODULE), reason=f"there is no
 
 
 class Token:
+    module = MODULE
+
     def __init__(self, folder):
         self.folder = folder
         (folder / "tokens").mkdir()
@@ -34,7 +37,7 @@ class Token:
                               start_new_session=True)
 
     def run(self, verb, *argv, pin="pin", code=0, token="ceremony"):
-        done = self.raw(verb, "--module", MODULE, "--token", token, "--pin-file", self.folder / pin, *argv)
+        done = self.raw(verb, "--module", self.module, "--token", token, "--pin-file", self.folder / pin, *argv)
         assert done.returncode == code, (done.args, done.stdout, done.stderr)
         if code != 0:
             assert done.stderr.count("\n") == 1 and done.stderr.startswith("fallgate-custodian: "), done.stderr
@@ -76,6 +79,36 @@ def test_a_keys_whole_life(token, kind):
     token.run("delete", "--yes", "--label", "my key", code=EXIT["not-found"])
     objects = [n for _, _, names in os.walk(token.folder / "tokens") for n in names if n.endswith(".object") and n != "token.object"]
     assert objects == []  # the public half went with it
+
+
+def test_a_token_at_the_end_of_a_wire(token):
+    """p11-kit's client gives each that asks for its functions an instance of its own: nothing of one's login is known to the next."""
+    client = glob.glob("/usr/lib/*/pkcs11/p11-kit-client.so")
+    if not client:
+        pytest.skip("there is no p11-kit-client.so: install p11-kit-modules")
+    place = token.folder / "socket"
+    server = subprocess.Popen(["p11-kit", "server", "-f", "--provider", MODULE, "--name", str(place), "pkcs11:"], env=token.env,
+                              stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 30
+        while not place.exists():
+            assert time.monotonic() < deadline and server.poll() is None, "p11-kit's server did not start"
+            time.sleep(0.02)
+        far = Token.__new__(Token)
+        far.folder, far.module = token.folder, client[0]
+        far.env = {**token.env, "P11_KIT_SERVER_ADDRESS": f"unix:path={place}"}
+        for kind in ("rsa2048", "aes256"):
+            far.run("make-kek", "--type", kind, "--label", kind)
+            far.run("disable", "--label", kind)
+            assert not far.keys()[kind]["enabled"] and not token.keys()[kind]["enabled"]
+            far.run("enable", "--label", kind)
+        assert "BEGIN PUBLIC KEY" in far.run("public-key", "--label", "rsa2048")
+        far.run("list", pin="wrong", code=EXIT["refused"])
+        far.run("delete", "--yes", "--label", "aes256")
+        assert list(token.keys()) == ["rsa2048"] and token.keys()["rsa2048"]["enabled"]
+    finally:
+        os.killpg(server.pid, 9)
+        server.wait()
 
 
 def test_a_label_is_padded_as_the_standard_says(token):

@@ -240,9 +240,9 @@ static int with_login(const struct options *o, int (*act)(struct token *, const 
 		r = token_choose(&t, &o->token);
 	if (r == 0)
 		r = token_login(&t, &pin, 0);
-	pin_wipe(&pin);
 	if (r == 0)
-		r = token_session(&t);
+		r = token_session(&t, &pin);
+	pin_wipe(&pin);
 	if (r == 0)
 		r = act(&t, o);
 	token_close(&t);

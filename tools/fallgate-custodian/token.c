@@ -2,7 +2,7 @@
 #include "token.h"
 
 #include <dlfcn.h>
-#include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -26,10 +26,12 @@ static int fail_libp11(const char *what)
 
 /* ---- the module ---- */
 
-/* The same library that libp11 has just loaded, once more for its function list. */
-static int get_functions(struct token *t, const char *module)
+/* The same library that libp11 has just loaded, once more for its function list. As a rule it has been initialised with that. */
+static int get_functions(struct token *t, const char *module, const char *init_args)
 {
+	CK_C_INITIALIZE_ARGS args = { .pReserved = (void *)(uintptr_t)init_args };
 	CK_C_GetFunctionList get;
+	CK_RV rv;
 
 	t->library = dlopen(module, RTLD_NOW | RTLD_LOCAL);
 	if (t->library == NULL)
@@ -37,7 +39,9 @@ static int get_functions(struct token *t, const char *module)
 	*(void **)&get = dlsym(t->library, "C_GetFunctionList");
 	if (get == NULL || get(&t->f) != CKR_OK || t->f == NULL)
 		return fail(ERR_UNSUPPORTED, "%s is no PKCS#11 module; give the vendor's library with --module", module);
-	return 0;
+	rv = t->f->C_Initialize(init_args != NULL ? &args : NULL);
+	t->apart = rv == CKR_OK;
+	return t->apart || rv == CKR_CRYPTOKI_ALREADY_INITIALIZED ? 0 : fail_ckr(rv, "initialising the module");
 }
 
 int token_load(struct token *t, const char *module, const char *init_args)
@@ -58,13 +62,15 @@ int token_load(struct token *t, const char *module, const char *init_args)
 	}
 	if (PKCS11_enumerate_slots(t->context, &t->slots, &t->slot_count) != 0)
 		return fail_libp11("listing the tokens");
-	return get_functions(t, module);
+	return get_functions(t, module, init_args);
 }
 
 void token_close(struct token *t)
 {
 	if (t->session != CK_INVALID_HANDLE)
 		t->f->C_CloseSession(t->session);
+	if (t->apart)
+		t->f->C_Finalize(NULL);
 	if (t->slots != NULL)
 		PKCS11_release_all_slots(t->context, t->slots, t->slot_count);
 	if (t->context != NULL) {
@@ -116,12 +122,16 @@ int token_login(struct token *t, const struct pin *pin, int security_officer)
 	return 0;
 }
 
-int token_session(struct token *t)
+int token_session(struct token *t, const struct pin *pin)
 {
 	CK_RV rv = t->f->C_OpenSession(PKCS11_get_slotid_from_slot(t->slot), CKF_SERIAL_SESSION | CKF_RW_SESSION, NULL, NULL,
 				       &t->session);
 
-	return rv == CKR_OK ? 0 : fail_ckr(rv, "opening a session");
+	if (rv != CKR_OK)
+		return fail_ckr(rv, "opening a session");
+	if (t->apart)
+		rv = t->f->C_Login(t->session, CKU_USER, (CK_UTF8CHAR *)pin->text, strlen(pin->text));
+	return rv == CKR_OK ? 0 : fail_ckr(rv, "login");
 }
 
 /* ---- initialising and PINs ---- */

@@ -1,5 +1,6 @@
 /* The module and a token on it: libp11 loads, lists, logs in, initialises and changes PINs; what it cannot do (AES keys,
- * attributes, dates) goes straight to Cryptoki, by the same module, in the same login. */
+ * attributes, dates) goes straight to Cryptoki, by the same module, in the same login; or in a second one, where a module gives
+ * each that asks for its functions an instance of its own (p11-kit's client does). */
 #ifndef CUSTODIAN_TOKEN_H
 #define CUSTODIAN_TOKEN_H
 
@@ -8,6 +9,7 @@
 #include <libp11.h>
 #undef ERR_STATE
 #include <p11-kit/pkcs11.h>
+#include <stdbool.h>
 
 #include "pin.h"
 
@@ -23,6 +25,7 @@ struct token {
 	PKCS11_SLOT *slot; /* the chosen one; NULL: none */
 	void *library;
 	CK_FUNCTION_LIST *f;
+	bool apart;                /* f is an instance of its own, not the one that libp11 uses */
 	CK_SESSION_HANDLE session; /* ours, beside libp11's; 0: none */
 };
 
@@ -30,7 +33,7 @@ struct token {
 int token_load(struct token *t, const char *module, const char *init_args);
 int token_choose(struct token *t, const struct token_name *name);
 int token_login(struct token *t, const struct pin *pin, int security_officer);
-int token_session(struct token *t); /* a read-write session of our own, in the login that stands */
+int token_session(struct token *t, const struct pin *pin); /* a read-write session of our own, once the PIN has logged in */
 void token_close(struct token *t);
 
 /* The public key with this id, as PEM on standard output. */
