@@ -857,6 +857,14 @@ void volume_configure(struct volume *v, const struct volume_config *config)
 	v->kek = kek_find(v->agent, config->kek);
 }
 
+/* One that has wiped is writing what was acknowledged: it ends by itself. */
+static void part_from_dataplane(struct volume *v)
+{
+	if (v->dataplane.stage != STAGE_WIPED && v->dataplane.stage != STAGE_DRAINED)
+		child_kill_and_reap(&v->dataplane);
+	child_let_go(&v->dataplane);
+}
+
 void volume_destroy(struct volume *v)
 {
 	struct timer *timers[] = { &v->restart, &v->outage_over,    &v->wipe_deadline, &v->reap_deadline,
@@ -868,8 +876,7 @@ void volume_destroy(struct volume *v)
 		session_end(&v->unlock);
 	opening_abandon(v->opening);
 	opening_abandon(v->purging);
-	child_kill_and_reap(&v->dataplane);
-	child_let_go(&v->dataplane);
+	part_from_dataplane(v);
 	device_forget(v);
 	for (size_t i = 0; i < sizeof timers / sizeof timers[0]; i++)
 		timer_disarm(&v->agent->loop, timers[i]);

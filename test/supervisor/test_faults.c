@@ -256,6 +256,27 @@ static void a_second_order_waits_for_nobody_and_kills_nobody(void **state)
 	}
 }
 
+/* The agent's own end does not wait for a slow disk, and takes no acknowledged write with it. */
+static void a_drain_outlives_the_agent(void **state)
+{
+	char drains[16] = "";
+
+	(void)state;
+	put("dataplane.mode", "slow-drain");
+	attach();
+	volume_feed(volume, EV_DETACH, CAUSE_NONE, "stop", "");
+	assert_true(reach(GATE_LOCKED, 500));
+	assert_int_equal(volume->dataplane.stage, STAGE_WIPED);
+	volume_destroy(volume);
+	for (int i = 0; i < 100 && drains[0] == '\0'; i++) {
+		usleep(50000);
+		get("drains", drains, sizeof drains);
+	}
+	assert_string_equal(drains, "x");
+	assert_int_equal(volume_create(&volume, agent, "demo", &agent->config.volumes[0]), 0);
+	agent->volumes[0] = volume;
+}
+
 static void a_hung_hsm_spends_the_budget_and_comes_back(void **state)
 {
 	uint64_t last_good;
@@ -743,6 +764,7 @@ int main(int argc, char **argv)
 		FAULT(a_dataplane_that_never_confirms_is_killed),
 		FAULT(a_revoke_during_an_unlock_finds_nobody_later),
 		FAULT(a_second_order_waits_for_nobody_and_kills_nobody),
+		FAULT(a_drain_outlives_the_agent),
 		FAULT(a_hung_hsm_spends_the_budget_and_comes_back),
 		FAULT(a_hiccup_is_only_a_doubt),
 		FAULT(a_process_that_dies_at_its_second_proof_is_only_a_doubt),
