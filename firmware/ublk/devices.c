@@ -16,7 +16,7 @@
 #include "base/log.h"
 #include "ipc/channel.h"
 
-enum { RETRY_MS = 20, RENEW_S = 2 };
+enum { RETRY_MS = 20, RENEW_S = 2, LOOK_S = 1 };
 #define MS_NS UINT64_C(1000000)
 #define S_NS  UINT64_C(1000000000)
 
@@ -589,6 +589,7 @@ static uint64_t earlier(uint64_t a, uint64_t b)
 	return a == 0 || (b != 0 && b < a) ? b : a;
 }
 
+/* While an order is under way: the kernel may have had no memory to take it, and takes it at a later look. */
 uint64_t devices_due_ns(const struct devices *all)
 {
 	uint64_t due = 0;
@@ -602,6 +603,8 @@ uint64_t devices_due_ns(const struct devices *all)
 			due = earlier(due, d->until_ns);
 		if (!d->busy)
 			due = earlier(due, d->retry_ns);
+		if (d->busy || d->setting_busy)
+			due = earlier(due, now_ns() + LOOK_S * S_NS);
 	}
 	return due;
 }

@@ -155,7 +155,7 @@ static int begin(struct ublk_control *control, struct ublk_command *c)
 	else
 		control_entry(k, e, c);
 	e->user_data = (uint64_t)(uintptr_t)c;
-	io_uring_submit(&k->ring); /* what is not taken now goes with the next */
+	io_uring_submit(&k->ring); /* what is not taken now is by the next look */
 	return 0;
 }
 
@@ -214,12 +214,20 @@ static void finish(struct ublk_command *c, int result)
 		c->error = take_info(c);
 }
 
+/* What the kernel had no memory for stands in the ring still. */
+static void hand_over_the_rest(struct kernel_control *k)
+{
+	if (io_uring_sq_ready(&k->ring) > 0)
+		io_uring_submit(&k->ring);
+}
+
 static struct ublk_command *next(struct ublk_control *control)
 {
 	struct kernel_control *k = of(control);
 	struct io_uring_cqe *done;
 	struct ublk_command *c = NULL;
 
+	hand_over_the_rest(k);
 	while (c == NULL && io_uring_peek_cqe(&k->ring, &done) == 0) {
 		c = (struct ublk_command *)(uintptr_t)done->user_data; /* NULL: a cancellation's own answer */
 		if (c != NULL)

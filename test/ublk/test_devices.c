@@ -342,6 +342,27 @@ static void a_held_device_shows_no_volatile_cache_and_recovers(void **state)
 	assert_false(under_way(UBLK_PARAMETERS)->shape.volatile_cache);
 }
 
+/* An order that the kernel had no room for is handed over again when somebody looks. */
+static void while_an_order_is_under_way_somebody_looks_every_second(void **state)
+{
+	uint64_t due;
+
+	(void)state;
+	add(HOLD_MS, false);
+	due = devices_due_ns(devices);
+	assert_in_range(due, 1, now_ns() + 1000 * MS);
+	answer(UBLK_ADD, 0);
+	answer(UBLK_PARAMETERS, 0);
+	heard_ready(false);
+	assert_int_equal(devices_due_ns(devices), 0);
+	go();
+	answer(UBLK_START, 0);
+	due = devices_due_ns(devices);
+	assert_in_range(due, 1, now_ns() + 1000 * MS);
+	answer(UBLK_SETTING, 0);
+	assert_int_equal(devices_due_ns(devices), 0);
+}
+
 static void what_the_kernel_refuses_leaves_no_device(void **state)
 {
 	(void)state;
@@ -791,6 +812,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(a_device_is_made_given_and_started),
 		TEST(a_held_device_shows_no_volatile_cache_and_recovers),
+		TEST(while_an_order_is_under_way_somebody_looks_every_second),
 		TEST(what_the_kernel_refuses_leaves_no_device),
 		TEST(sizes_that_no_device_has_are_refused),
 		TEST(without_hold_the_device_goes_with_its_server),

@@ -100,7 +100,7 @@ struct ublk_control;
 struct ublk_control_ops {
 	int (*begin)(struct ublk_control *c, struct ublk_command *command); /* 0 or ERR_BUSY. Never waits */
 	void (*cancel)(struct ublk_control *c, struct ublk_command *command);
-	struct ublk_command *(*next)(struct ublk_control *c); /* one that is done, or NULL */
+	struct ublk_command *(*next)(struct ublk_control *c); /* one that is done, or NULL. Now and then, for begin's sake too */
 	int (*fd)(const struct ublk_control *c);              /* readable: next has something */
 };
 
