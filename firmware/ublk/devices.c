@@ -252,6 +252,12 @@ static void look_at_server(struct devices *all, struct device *d)
 
 /* ---- the kernel's answers ---- */
 
+static void warn_full_queue(const struct device *d, const char *why)
+{
+	log_warning("volume %s: queue/nr_requests of its block device could not be set: %s; a lock under full load may end the hold",
+		    d->name, why);
+}
+
 static void keep_a_tag_free(struct devices *all, struct device *d)
 {
 	struct ublk_command *s = &d->setting;
@@ -259,8 +265,10 @@ static void keep_a_tag_free(struct devices *all, struct device *d)
 	if (d->setting_busy)
 		return;
 	s->setting_fd = all->world.open_depth(all->world.context, d->command.info.device);
-	if (s->setting_fd < 0)
+	if (s->setting_fd < 0) {
+		warn_full_queue(d, strerror(errno));
 		return;
+	}
 	s->verb = UBLK_SETTING;
 	snprintf(s->setting, sizeof s->setting, "%u", d->command.info.depth - 1u);
 	d->setting_busy = true;
@@ -273,9 +281,7 @@ static void setting_done(struct devices *all, struct device *d)
 	close(d->setting.setting_fd);
 	d->setting_busy = false;
 	if (d->setting.error != 0 && !d->going)
-		log_warning("volume %s: queue/nr_requests of its block device could not be set: %s; a lock "
-			    "under full load may end the hold",
-			    d->name, d->setting.errnum != 0 ? strerror(d->setting.errnum) : error_text(d->setting.error));
+		warn_full_queue(d, d->setting.errnum != 0 ? strerror(d->setting.errnum) : error_text(d->setting.error));
 	if (d->going && d->state == STATE_DELETING && !d->busy)
 		gone(all, d);
 }

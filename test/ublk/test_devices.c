@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -41,7 +42,7 @@ static struct {
 	unsigned count;
 	int give_error;
 	uint32_t given_device, given_uid, given_gid;
-	int depth_fd;
+	int depth_fd, depth_errno;
 } world;
 
 static struct devices *devices;
@@ -99,6 +100,9 @@ static int open_depth(void *context, uint32_t device)
 {
 	(void)context;
 	(void)device;
+	errno = world.depth_errno;
+	if (world.depth_errno != 0)
+		return -1;
 	world.depth_fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
 	return world.depth_fd;
 }
@@ -330,6 +334,35 @@ static void a_device_is_made_given_and_started(void **state)
 	assert_string_equal(c->setting, "63");
 	answer(UBLK_SETTING, EINVAL); /* said, and lived with */
 	assert_int_equal(fcntl(world.depth_fd, F_GETFD), -1);
+	assert_false(devices_none(devices));
+}
+
+/* /sys is read-only under many a service unit: what that costs is said, and the device serves. */
+static void a_setting_that_is_out_of_reach_is_said(void **state)
+{
+	int said = memfd_create("stderr", MFD_CLOEXEC), kept = dup(STDERR_FILENO);
+	char text[512];
+	ssize_t n;
+
+	(void)state;
+	world.depth_errno = EROFS;
+	add(0, false);
+	answer(UBLK_ADD, 0);
+	answer(UBLK_PARAMETERS, 0);
+	heard_ready(false);
+	go();
+	dup2(said, STDERR_FILENO);
+	answer(UBLK_START, 0);
+	dup2(kept, STDERR_FILENO);
+	close(kept);
+	assert_int_equal(heard(MSG_UB_STARTED).body.ub_started.error, 0);
+	assert_null(under_way(UBLK_SETTING));
+	n = pread(said, text, sizeof text - 1, 0);
+	close(said);
+	assert_true(n >= 0);
+	text[n] = '\0';
+	assert_non_null(strstr(text, "nr_requests"));
+	assert_non_null(strstr(text, strerror(EROFS)));
 	assert_false(devices_none(devices));
 }
 
@@ -811,6 +844,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(a_device_is_made_given_and_started),
+		TEST(a_setting_that_is_out_of_reach_is_said),
 		TEST(a_held_device_shows_no_volatile_cache_and_recovers),
 		TEST(while_an_order_is_under_way_somebody_looks_every_second),
 		TEST(what_the_kernel_refuses_leaves_no_device),
