@@ -1,217 +1,29 @@
 /* Volumes whose export is ublk, among a broker and servers that fail on demand: when the block device appears, when it goes, when
  * what waits for it is let go, and what the agent makes of a broker that dies, hangs or lies. No kernel takes part. */
-#include <fcntl.h>
-#include <setjmp.h>
+#include "rig.h"
+
 #include <signal.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
-#include "base/error.h"
-#include "base/log.h"
-#include "supervisor/agent.h"
 #include "supervisor/broker.h"
-#include "supervisor/challenge.h"
-#include "supervisor/kek.h"
-#include "supervisor/manage.h"
-#include "supervisor/volume.h"
-
-static const char *fake_child;
-static char dir[64];
-static struct agent *agent;
-static struct volume *volume;
-static struct watch writer_watch;
-
-void agent_stop(struct agent *a)
-{
-	a->stopping = true;
-}
-
-static void path_of(char path[static 200], const char *name)
-{
-	snprintf(path, 200, "%s/%s", dir, name);
-}
-
-static void put(const char *name, const char *text)
-{
-	char path[200], temporary[210];
-	FILE *f;
-
-	path_of(path, name);
-	snprintf(temporary, sizeof temporary, "%s.new", path);
-	f = fopen(temporary, "w");
-	assert_non_null(f);
-	fputs(text, f);
-	fclose(f);
-	assert_int_equal(chmod(temporary, 0600), 0);
-	assert_int_equal(rename(temporary, path), 0);
-}
-
-static void get(const char *name, char *out, size_t size)
-{
-	char path[200];
-	FILE *f;
-	size_t n = 0;
-
-	path_of(path, name);
-	f = fopen(path, "r");
-	if (f != NULL) {
-		n = fread(out, 1, size - 1, f);
-		fclose(f);
-	}
-	out[n] = '\0';
-}
-
-static void writer_ready(void *context)
-{
-	struct written_gate w;
-
-	(void)context;
-	while (writer_take(agent->writer, &w)) {
-		struct volume *v = volume_find(agent, w.name);
-
-		if (v != NULL)
-			volume_gate_written(v, w.seq, w.error);
-	}
-	manage_written(agent);
-}
-
-static void make_records(void)
-{
-	struct volume_record v = { .gen_no = 1, .size = 1 << 20, .kek = "main" };
-	struct kek_record k = { .type = KEK_AES_KW, .bits = 256, .canary_size = 40 };
-	struct gate_record g = { .seq = 1 };
-	uint8_t canary[CHALLENGE_BYTES];
-
-	memset(canary, 0x42, sizeof canary);
-	fingerprint_aes(k.fingerprint, canary);
-	memcpy(v.fingerprint, k.fingerprint, sizeof v.fingerprint);
-	assert_int_equal(records_write_kek(&agent->records, "main", &k), 0);
-	for (unsigned i = 0; i < 2; i++) {
-		assert_int_equal(records_write_volume(&agent->records, i == 0 ? "demo" : "other", &v), 0);
-		assert_int_equal(records_write_gate(&agent->records, i == 0 ? "demo" : "other", &g), 0);
-	}
-}
-
-static void configure(void)
-{
-	struct config *c = &agent->config;
-
-	snprintf(c->libexec_dir, sizeof c->libexec_dir, "%s", dir);
-	snprintf(c->run_dir, sizeof c->run_dir, "%s", dir);
-	snprintf(c->devices, sizeof c->devices, "%s/dev", dir);
-	c->keks[0] = (struct kek_config){ .name = "main",
-					  .probe_interval_ns = 200 * MS_NS,
-					  .fresh_every = 1000,
-					  .hsm_deadline_ns = 400 * MS_NS,
-					  .outage_budget_ns = 1500 * MS_NS };
-	snprintf(c->keks[0].pin_path, sizeof c->keks[0].pin_path, "%s/pin", dir);
-	c->kek_count = 1;
-	for (unsigned i = 0; i < 2; i++) {
-		c->volumes[i] = (struct volume_config){ .kek = "main", .export = EXPORT_UBLK, .hold_timeout_ns = 60 * SEC_NS };
-		strcpy(c->volumes[i].name, i == 0 ? "demo" : "other");
-		snprintf(c->volumes[i].backing, sizeof c->volumes[i].backing, "%s/%s.img", dir, i == 0 ? "demo" : "other");
-	}
-	c->volume_count = 2;
-}
 
 static int setup(void **state)
 {
-	static const char *const programs[] = { "fallgate-hsm", "fallgate-mgmt", "fallgate-dataplane", "fallgate-ublk" };
-	char path[200];
-
 	(void)state;
-	strcpy(dir, "/tmp/fallgate-devices-XXXXXX");
-	assert_non_null(mkdtemp(dir));
-	for (unsigned i = 0; i < sizeof programs / sizeof programs[0]; i++) {
-		path_of(path, programs[i]);
-		assert_int_equal(symlink(fake_child, path), 0);
-	}
-	put("hsm.mode", "good");
-	put("dataplane.mode", "good");
-	put("broker.mode", "good");
-	put("pin", "1234\n");
-	put("demo.img", "x");
-	put("other.img", "x");
-	agent = calloc(1, sizeof *agent);
-	configure();
-	path_of(path, "state");
-	assert_int_equal(loop_init(&agent->loop), 0);
-	assert_int_equal(records_open(&agent->records, path, true), 0);
-	make_records();
-	assert_int_equal(ledger_open(&agent->ledger, &agent->records), 0);
-	assert_int_equal(writer_start(&agent->writer, &agent->records, &agent->ledger), 0);
-	assert_int_equal(loop_watch(&agent->loop, &writer_watch, writer_fd(agent->writer), writer_ready, NULL), 0);
-	assert_int_equal(kek_create(&agent->keks[0], agent, &agent->config.keks[0]), 0);
-	agent->kek_count = 1;
-	assert_int_equal(volume_create(&volume, agent, "demo", &agent->config.volumes[0]), 0);
-	agent->volumes[agent->volume_count++] = volume;
+	rig_up("devices");
+	volume->config.export = EXPORT_UBLK;
+	volume->config.hold_timeout_ns = 60 * SEC_NS;
 	return 0;
 }
 
 static int teardown(void **state)
 {
-	char command[200];
-
 	(void)state;
-	agent->stopping = true;
-	for (unsigned i = 0; i < agent->volume_count; i++)
-		volume_destroy(agent->volumes[i]);
-	broker_stop(agent);
-	kek_destroy(agent->keks[0]);
-	writer_stop(agent->writer);
-	ledger_close(&agent->ledger);
-	records_close(&agent->records);
-	loop_close(&agent->loop);
-	free(agent);
-	snprintf(command, sizeof command, "rm -r %s", dir);
-	return system(command);
-}
-
-static void nothing(void *context)
-{
-	(void)context;
-}
-
-static void run_for(unsigned ms)
-{
-	uint64_t until = boot_now() + ms * MS_NS;
-	struct timer t;
-
-	timer_init(&t, nothing, NULL);
-	while (boot_now() < until) {
-		timer_arm(&agent->loop, &t, boot_now() + 10 * MS_NS);
-		loop_once(&agent->loop);
-	}
-	timer_disarm(&agent->loop, &t);
-}
-
-static bool reach(enum gate_state state, unsigned ms)
-{
-	for (unsigned i = 0; i < ms / 5 + 1 && volume->gate.state != state; i++)
-		run_for(5);
-	return volume->gate.state == state;
-}
-
-static void expect(enum gate_state state, enum gate_cause cause, unsigned ms)
-{
-	if (!reach(state, ms))
-		fail_msg("in %s(%s), not in %s: %s", gate_state_name(volume->gate.state), gate_cause_name(volume->gate.cause),
-			 gate_state_name(state), volume->text);
-	assert_string_equal(gate_cause_name(volume->gate.cause), gate_cause_name(cause));
-}
-
-static void attach(void)
-{
-	volume_feed(volume, EV_ATTACH, CAUSE_NONE, "test", NULL);
-	expect(GATE_AVAILABLE, CAUSE_NONE, 8000);
+	return rig_down();
 }
 
 static void hold(uint64_t timeout_ns)
@@ -513,19 +325,6 @@ static void successors_may_die_while_it_is_held(void **state)
 	assert_int_equal(orders("ADD demo 60000000000 fetched\n"), 4);
 }
 
-static bool ledger_says(const char *what)
-{
-	char text[65536];
-
-	for (int i = 0; i < 100; i++) {
-		get("state/ledger", text, sizeof text);
-		if (strstr(text, what) != NULL)
-			return true;
-		run_for(10);
-	}
-	return false;
-}
-
 static void the_end_of_a_hold_ends_the_device(void **state)
 {
 	uint64_t began;
@@ -706,11 +505,9 @@ static void a_device_that_is_taken_away_locks(void **state)
 
 static void two_volumes_have_a_device_each(void **state)
 {
-	struct volume *first = volume, *second;
+	struct volume *first = volume, *second = rig_add_volume("other");
 
 	(void)state;
-	assert_int_equal(volume_create(&second, agent, "other", &agent->config.volumes[1]), 0);
-	agent->volumes[agent->volume_count++] = second;
 	hold(60 * SEC_NS);
 	attach();
 	volume = second;
@@ -775,16 +572,8 @@ int main(int argc, char **argv)
 		DEVICE(two_volumes_have_a_device_each),
 		DEVICE(what_is_missing_is_said),
 	};
-	sigset_t pipe_only;
 
-	if (argc < 2)
+	if (!rig_begin("test_devices", argc, argv))
 		return 2;
-	fake_child = argv[1];
-	sigemptyset(&pipe_only);
-	sigaddset(&pipe_only, SIGPIPE);
-	sigprocmask(SIG_BLOCK, &pipe_only, NULL);
-	log_open("test_devices", getenv("FALLGATE_TEST_LOG") != NULL ? LOG_LEVEL_INFO : 0);
-	if (argc > 2)
-		cmocka_set_test_filter(argv[2]);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,10 +1,7 @@
 /* The supervisor among children that hang, lie, crash, speak out of turn and never confirm a wipe: real processes, real time. */
-#include <fcntl.h>
-#include <setjmp.h>
+#include "rig.h"
+
 #include <signal.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,191 +9,29 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
-#include "base/error.h"
-#include "base/log.h"
-#include "supervisor/agent.h"
-#include "supervisor/challenge.h"
 #include "supervisor/kek.h"
-#include "supervisor/manage.h"
-#include "supervisor/volume.h"
-
-static const char *fake_child;
-static char dir[64];
-static struct agent *agent;
-static struct volume *volume;
-static struct watch writer_watch;
-
-void agent_stop(struct agent *a)
-{
-	a->stopping = true;
-}
-
-static void put(const char *name, const char *text)
-{
-	char path[200], temporary[200];
-	FILE *f;
-
-	snprintf(path, sizeof path, "%s/%s", dir, name);
-	snprintf(temporary, sizeof temporary, "%s/%s.new", dir, name);
-	f = fopen(temporary, "w");
-	assert_non_null(f);
-	fputs(text, f);
-	fclose(f);
-	assert_int_equal(chmod(temporary, 0600), 0);
-	assert_int_equal(rename(temporary, path), 0);
-}
-
-static void get(const char *name, char *out, size_t size)
-{
-	char path[200];
-	FILE *f;
-	size_t n = 0;
-
-	snprintf(path, sizeof path, "%s/%s", dir, name);
-	f = fopen(path, "r");
-	if (f != NULL) {
-		n = fread(out, 1, size - 1, f);
-		fclose(f);
-	}
-	out[n] = '\0';
-}
-
-static void writer_ready(void *context)
-{
-	struct written_gate w;
-
-	(void)context;
-	while (writer_take(agent->writer, &w))
-		volume_gate_written(volume, w.seq, w.error);
-	manage_written(agent);
-}
-
-static void make_records(void)
-{
-	struct volume_record v = { .gen_no = 1, .size = 1 << 20, .kek = "main" };
-	struct kek_record k = { .type = KEK_AES_KW, .bits = 256, .canary_size = 40 };
-	struct gate_record g = { .seq = 1 };
-	uint8_t canary[CHALLENGE_BYTES];
-
-	memset(canary, 0x42, sizeof canary);
-	fingerprint_aes(k.fingerprint, canary);
-	memcpy(v.fingerprint, k.fingerprint, sizeof v.fingerprint);
-	assert_int_equal(records_write_kek(&agent->records, "main", &k), 0);
-	assert_int_equal(records_write_volume(&agent->records, "demo", &v), 0);
-	assert_int_equal(records_write_gate(&agent->records, "demo", &g), 0);
-}
 
 static int setup(void **state)
 {
-	static const char *const programs[] = { "fallgate-hsm", "nbdkit", "fallgate-mgmt" };
-	struct config *c;
-	char path[200];
+	struct kek_config *k;
 
 	(void)state;
-	strcpy(dir, "/tmp/fallgate-faults-XXXXXX");
-	assert_non_null(mkdtemp(dir));
-	for (unsigned i = 0; i < 3; i++) {
-		snprintf(path, sizeof path, "%s/%s", dir, programs[i]);
-		assert_int_equal(symlink(fake_child, path), 0);
-	}
-	put("hsm.mode", "good");
-	put("dataplane.mode", "good");
-	put("pin", "1234\n");
-	put("demo.img", "x");
-	agent = calloc(1, sizeof *agent);
-	c = &agent->config;
-	snprintf(c->libexec_dir, sizeof c->libexec_dir, "%s", dir);
-	snprintf(c->nbdkit, sizeof c->nbdkit, "%s/nbdkit", dir);
-	c->keks[0] = (struct kek_config){ .name = "main",
-					  .probe_interval_ns = 200 * MS_NS,
-					  .fresh_every = 4,
-					  .hsm_deadline_ns = 400 * MS_NS,
-					  .outage_budget_ns = 1500 * MS_NS };
-	snprintf(c->keks[0].pin_path, sizeof c->keks[0].pin_path, "%s/pin", dir);
-	strcpy(c->keks[0].environment[0], "FAKE=1");
-	c->keks[0].environment_count = c->kek_count = 1;
-	c->volumes[0] = (struct volume_config){ .name = "demo", .kek = "main", .attach_auto = true, .listen_mode = 0600 };
-	snprintf(c->volumes[0].backing, sizeof c->volumes[0].backing, "%s/demo.img", dir);
-	snprintf(c->volumes[0].listen_path, sizeof c->volumes[0].listen_path, "%s/demo.sock", dir);
-	c->volume_count = 1;
-	snprintf(path, sizeof path, "%s/state", dir);
-	assert_int_equal(loop_init(&agent->loop), 0);
-	assert_int_equal(records_open(&agent->records, path, true), 0);
-	make_records();
-	assert_int_equal(ledger_open(&agent->ledger, &agent->records), 0);
-	assert_int_equal(writer_start(&agent->writer, &agent->records, &agent->ledger), 0);
-	assert_int_equal(loop_watch(&agent->loop, &writer_watch, writer_fd(agent->writer), writer_ready, NULL), 0);
-	assert_int_equal(kek_create(&agent->keks[0], agent, &c->keks[0]), 0);
-	agent->kek_count = 1;
-	assert_int_equal(volume_create(&volume, agent, "demo", &c->volumes[0]), 0);
-	agent->volumes[agent->volume_count++] = volume;
+	rig_up("faults");
+	k = &agent->config.keks[0];
+	k->fresh_every = 4;
+	strcpy(k->environment[k->environment_count++], "FAKE=1");
 	return 0;
 }
 
 static int teardown(void **state)
 {
-	char command[200];
-
 	(void)state;
-	agent->stopping = true;
-	volume_destroy(volume);
-	kek_destroy(agent->keks[0]);
-	writer_stop(agent->writer);
-	ledger_close(&agent->ledger);
-	records_close(&agent->records);
-	loop_close(&agent->loop);
-	free(agent);
-	snprintf(command, sizeof command, "rm -r %s", dir);
-	return system(command);
+	return rig_down();
 }
 
-/* A watchdog for the loop itself: wakes it so that time-outs are seen. */
 static void nothing(void *context)
 {
 	(void)context;
-}
-
-static void run_for(unsigned ms)
-{
-	uint64_t until = boot_now() + ms * MS_NS;
-	struct timer t;
-
-	timer_init(&t, nothing, NULL);
-	while (boot_now() < until) {
-		timer_arm(&agent->loop, &t, boot_now() + 10 * MS_NS);
-		loop_once(&agent->loop);
-	}
-	timer_disarm(&agent->loop, &t);
-}
-
-static bool reach(enum gate_state state, unsigned ms)
-{
-	uint64_t until = boot_now() + ms * MS_NS;
-	struct timer t;
-
-	timer_init(&t, nothing, NULL);
-	while (volume->gate.state != state && boot_now() < until) {
-		timer_arm(&agent->loop, &t, boot_now() + 10 * MS_NS);
-		loop_once(&agent->loop);
-	}
-	timer_disarm(&agent->loop, &t);
-	return volume->gate.state == state;
-}
-
-static void expect(enum gate_state state, enum gate_cause cause, unsigned ms)
-{
-	if (!reach(state, ms))
-		fail_msg("in %s(%s), not in %s: %s", gate_state_name(volume->gate.state), gate_cause_name(volume->gate.cause),
-			 gate_state_name(state), volume->text);
-	assert_string_equal(gate_cause_name(volume->gate.cause), gate_cause_name(cause));
-}
-
-static void attach(void)
-{
-	volume_feed(volume, EV_ATTACH, CAUSE_NONE, "test", NULL);
-	expect(GATE_AVAILABLE, CAUSE_NONE, 5000);
 }
 
 static void a_dataplane_that_never_confirms_is_killed(void **state)
@@ -425,26 +260,6 @@ static void a_dead_dataplane_is_replaced(void **state)
 	assert_int_equal(kill(volume->dataplane.pid, SIGKILL), 0);
 	expect(GATE_INACCESSIBLE, CAUSE_ENGINE, 2000);
 	expect(GATE_AVAILABLE, CAUSE_NONE, 5000);
-}
-
-/* The writer's thread may be a moment behind. */
-static bool ledger_says(const char *what)
-{
-	char path[300], text[65536];
-
-	snprintf(path, sizeof path, "%s/state/ledger", dir);
-	for (int i = 0; i < 100; i++) {
-		FILE *f = fopen(path, "r");
-		size_t n = f != NULL ? fread(text, 1, sizeof text - 1, f) : 0;
-
-		if (f != NULL)
-			fclose(f);
-		text[n] = '\0';
-		if (strstr(text, what) != NULL)
-			return true;
-		run_for(10);
-	}
-	return false;
 }
 
 static void a_dataplane_that_locks_itself_is_believed_and_comes_back(void **state)
@@ -794,16 +609,8 @@ int main(int argc, char **argv)
 		FAULT(an_hsm_that_is_down_is_asked_less_often_and_not_in_step),
 		FAULT(children_get_what_is_theirs),
 	};
-	sigset_t pipe_only;
 
-	if (argc < 2)
+	if (!rig_begin("test_faults", argc, argv))
 		return 2;
-	fake_child = argv[1];
-	sigemptyset(&pipe_only);
-	sigaddset(&pipe_only, SIGPIPE);
-	sigprocmask(SIG_BLOCK, &pipe_only, NULL);
-	log_open("test_faults", getenv("FALLGATE_TEST_LOG") != NULL ? LOG_LEVEL_INFO : 0);
-	if (argc > 2)
-		cmocka_set_test_filter(argv[2]);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,12 +1,10 @@
 /* Jobs on a volume that nobody serves, asked for at a real console, done by children that hang, lie, die and speak out of turn.
  * What is looked for each time: exactly one answer, no process left, two lines in the ledger, and a volume that can be attached
  * afterwards. */
+#include "rig.h"
+
 #include <fcntl.h>
-#include <setjmp.h>
 #include <signal.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,146 +13,14 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
 #include "base/error.h"
-#include "base/log.h"
-#include "supervisor/agent.h"
-#include "supervisor/challenge.h"
 #include "supervisor/console.h"
 #include "supervisor/job.h"
 #include "supervisor/kek.h"
-#include "supervisor/manage.h"
-#include "supervisor/volume.h"
 
-static const char *fake_child;
-static char dir[64];
-static struct agent *agent;
-static struct volume *volume;
-static struct watch writer_watch;
 static struct channel client; /* fd -1: none */
 static int lines_fd;          /* the reading end of the pipe */
 static struct msg_con_job_done answer;
-
-void agent_stop(struct agent *a)
-{
-	a->stopping = true;
-}
-
-static void path_of(char path[static 200], const char *name)
-{
-	snprintf(path, 200, "%s/%s", dir, name);
-}
-
-static void put(const char *name, const char *text)
-{
-	char path[200], temporary[210];
-	FILE *f;
-
-	path_of(path, name);
-	snprintf(temporary, sizeof temporary, "%s.new", path);
-	f = fopen(temporary, "w");
-	assert_non_null(f);
-	fputs(text, f);
-	fclose(f);
-	assert_int_equal(chmod(temporary, 0600), 0);
-	assert_int_equal(rename(temporary, path), 0);
-}
-
-static void get(const char *name, char *out, size_t size)
-{
-	char path[200];
-	FILE *f;
-	size_t n = 0;
-
-	path_of(path, name);
-	f = fopen(path, "r");
-	if (f != NULL) {
-		n = fread(out, 1, size - 1, f);
-		fclose(f);
-	}
-	out[n] = '\0';
-}
-
-static void writer_ready(void *context)
-{
-	struct written_gate w;
-
-	(void)context;
-	while (writer_take(agent->writer, &w))
-		volume_gate_written(volume, w.seq, w.error);
-	manage_written(agent);
-}
-
-static void make_records(void)
-{
-	struct volume_record v = { .gen_no = 1, .size = 1 << 20, .kek = "main" };
-	struct kek_record k = { .type = KEK_AES_KW, .bits = 256, .canary_size = 40 };
-	struct gate_record g = { .seq = 1 };
-	uint8_t canary[CHALLENGE_BYTES];
-
-	memset(canary, 0x42, sizeof canary);
-	fingerprint_aes(k.fingerprint, canary);
-	memcpy(v.fingerprint, k.fingerprint, sizeof v.fingerprint);
-	assert_int_equal(records_write_kek(&agent->records, "main", &k), 0);
-	assert_int_equal(records_write_volume(&agent->records, "demo", &v), 0);
-	assert_int_equal(records_write_gate(&agent->records, "demo", &g), 0);
-}
-
-static void configure(void)
-{
-	struct config *c = &agent->config;
-
-	snprintf(c->libexec_dir, sizeof c->libexec_dir, "%s", dir);
-	snprintf(c->run_dir, sizeof c->run_dir, "%s", dir);
-	snprintf(c->nbdkit, sizeof c->nbdkit, "%s/nbdkit", dir);
-	c->keks[0] = (struct kek_config){ .name = "main",
-					  .probe_interval_ns = 200 * MS_NS,
-					  .fresh_every = 1000,
-					  .hsm_deadline_ns = 400 * MS_NS,
-					  .outage_budget_ns = 1500 * MS_NS };
-	snprintf(c->keks[0].pin_path, sizeof c->keks[0].pin_path, "%s/pin", dir);
-	c->kek_count = 1;
-	c->volumes[0] = (struct volume_config){ .name = "demo", .kek = "main", .listen_mode = 0600 };
-	snprintf(c->volumes[0].backing, sizeof c->volumes[0].backing, "%s/demo.img", dir);
-	snprintf(c->volumes[0].listen_path, sizeof c->volumes[0].listen_path, "%s/demo.sock", dir);
-	c->volume_count = 1;
-}
-
-static int setup(void **state)
-{
-	static const char *const programs[] = { "fallgate-hsm", "nbdkit", "fallgate-mgmt", "fallgate-dataplane" };
-	char path[200];
-
-	(void)state;
-	strcpy(dir, "/tmp/fallgate-jobs-XXXXXX");
-	assert_non_null(mkdtemp(dir));
-	for (unsigned i = 0; i < sizeof programs / sizeof programs[0]; i++) {
-		path_of(path, programs[i]);
-		assert_int_equal(symlink(fake_child, path), 0);
-	}
-	put("hsm.mode", "good");
-	put("dataplane.mode", "good");
-	put("job.mode", "good");
-	put("pin", "1234\n");
-	put("demo.img", "x");
-	agent = calloc(1, sizeof *agent);
-	configure();
-	path_of(path, "state");
-	assert_int_equal(loop_init(&agent->loop), 0);
-	assert_int_equal(records_open(&agent->records, path, true), 0);
-	make_records();
-	assert_int_equal(ledger_open(&agent->ledger, &agent->records), 0);
-	assert_int_equal(writer_start(&agent->writer, &agent->records, &agent->ledger), 0);
-	assert_int_equal(loop_watch(&agent->loop, &writer_watch, writer_fd(agent->writer), writer_ready, NULL), 0);
-	assert_int_equal(kek_create(&agent->keks[0], agent, &agent->config.keks[0]), 0);
-	agent->kek_count = 1;
-	assert_int_equal(volume_create(&volume, agent, "demo", &agent->config.volumes[0]), 0);
-	agent->volumes[agent->volume_count++] = volume;
-	assert_int_equal(console_start(agent), 0);
-	client.fd = lines_fd = -1;
-	return 0;
-}
 
 static void hang_up(void)
 {
@@ -164,56 +30,22 @@ static void hang_up(void)
 	lines_fd = -1;
 }
 
+static int setup(void **state)
+{
+	(void)state;
+	rig_up("jobs");
+	assert_int_equal(console_start(agent), 0);
+	client.fd = lines_fd = -1;
+	return 0;
+}
+
 static int teardown(void **state)
 {
-	char command[200];
-
 	(void)state;
 	hang_up();
 	agent->stopping = true;
 	console_stop(agent);
-	volume_destroy(volume);
-	kek_destroy(agent->keks[0]);
-	writer_stop(agent->writer);
-	ledger_close(&agent->ledger);
-	records_close(&agent->records);
-	loop_close(&agent->loop);
-	free(agent);
-	snprintf(command, sizeof command, "rm -r %s", dir);
-	return system(command);
-}
-
-/* ---- time ---- */
-
-static void nothing(void *context)
-{
-	(void)context;
-}
-
-/* Runs the loop until `there` says so, or ms have passed. */
-static bool until(bool (*there)(void), unsigned ms)
-{
-	uint64_t end = boot_now() + ms * MS_NS;
-	struct timer t;
-	bool is;
-
-	timer_init(&t, nothing, NULL);
-	while (!(is = there()) && boot_now() < end) {
-		timer_arm(&agent->loop, &t, boot_now() + 5 * MS_NS);
-		loop_once(&agent->loop);
-	}
-	timer_disarm(&agent->loop, &t);
-	return is;
-}
-
-static bool never(void)
-{
-	return false;
-}
-
-static void run_for(unsigned ms)
-{
-	until(never, ms);
+	return rig_down();
 }
 
 static bool answered(void)
@@ -429,7 +261,7 @@ static void what_the_client_lends_the_supervisor_does_not_keep(void **state)
 	ask(JOB_SCRUB);
 	assert_true(until(at_stage, 5000));
 	for (int i = 0; i < 50 && ends_of_the_pipe() > 1; i++)
-		run_for(20); /* it is closed by a thread that may wait */
+		run_for(20);                     /* it is closed by a thread that may wait */
 	assert_int_equal(ends_of_the_pipe(), 1); /* the client's reading end */
 }
 
@@ -464,35 +296,21 @@ static void the_volume_is_nobody_elses_meanwhile(void **state)
 	expect_nothing_left();
 }
 
-/* Volumes beside the usual one, on the same KEK. */
-static void add_volumes(unsigned count)
-{
-	for (unsigned i = 0; i < count; i++) {
-		struct volume_config c = agent->config.volumes[0];
-		struct volume_record v = volume->record;
-		struct gate_record g = { .seq = 1 };
-
-		snprintf(c.name, sizeof c.name, "v%u", i);
-		assert_int_equal(records_write_volume(&agent->records, c.name, &v), 0);
-		assert_int_equal(records_write_gate(&agent->records, c.name, &g), 0);
-		assert_int_equal(volume_create(&agent->volumes[agent->volume_count], agent, c.name, &c), 0);
-		agent->volume_count++;
-	}
-}
-
 static void so_many_jobs_and_no_more_and_the_console_is_still_there(void **state)
 {
 	struct channel clients[JOBS_MAX];
 	int pipes[JOBS_MAX];
 	struct message m;
+	char name[NAME_MAX_BYTES];
 
 	(void)state;
 	put("job.mode", "works");
-	add_volumes(JOBS_MAX);
 	for (unsigned i = 0; i < JOBS_MAX; i++) {
+		snprintf(name, sizeof name, "v%u", i);
+		rig_add_volume(name);
 		call();
 		request(&m, JOB_SCRUB);
-		snprintf(m.body.con_job.volume, NAME_MAX_BYTES, "v%u", i);
+		strcpy(m.body.con_job.volume, name);
 		send_request(&m, 0);
 		clients[i] = client;
 		pipes[i] = lines_fd;
@@ -515,8 +333,6 @@ static void so_many_jobs_and_no_more_and_the_console_is_still_there(void **state
 		channel_close(&clients[i]);
 		close(pipes[i]);
 	}
-	while (agent->volume_count > 1)
-		volume_destroy(agent->volumes[--agent->volume_count]);
 }
 
 /* ---- what is refused ---- */
@@ -924,17 +740,9 @@ int main(int argc, char **argv)
 		JOB(an_outage_spends_the_budget_and_one_that_ends_does_not),
 		JOB(a_budget_of_zero_ends_it_at_the_first_doubt),
 	};
-	sigset_t pipe_only;
 
-	if (argc < 2)
+	if (!rig_begin("test_jobs", argc, argv))
 		return 2;
-	fake_child = argv[1];
-	sigemptyset(&pipe_only);
-	sigaddset(&pipe_only, SIGPIPE);
-	sigprocmask(SIG_BLOCK, &pipe_only, NULL);
 	setenv("SECRET_OF_THE_PARENT", "1", 1);
-	log_open("test_jobs", getenv("FALLGATE_TEST_LOG") != NULL ? LOG_LEVEL_INFO : 0);
-	if (argc > 2)
-		cmocka_set_test_filter(argv[2]);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
