@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -12,6 +11,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/thread.h"
 #include "config.h"
 #include "loop.h"
 
@@ -115,7 +115,6 @@ static void *run(void *context)
 int writer_start(struct writer **out, struct records *records, struct ledger *ledger)
 {
 	struct writer *w = calloc(1, sizeof *w);
-	sigset_t all, before;
 	int r;
 
 	if (w == NULL)
@@ -126,10 +125,7 @@ int writer_start(struct writer **out, struct records *records, struct ledger *le
 	w->done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	pthread_mutex_init(&w->lock, NULL);
 	pthread_cond_init(&w->more, NULL);
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	r = w->done_fd < 0 ? errno : pthread_create(&w->thread, NULL, run, w);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	r = w->done_fd < 0 ? errno : thread_start(&w->thread, run, w);
 	if (r != 0) {
 		log_error("the writer's thread cannot be started: %s", strerror(r));
 		if (w->done_fd >= 0)

@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "base/error.h"
+#include "base/thread.h"
 #include "engine.h"
 
 enum {
@@ -31,14 +32,10 @@ static enum chore chore(const struct volume *v, bool aged)
 }
 
 /* With tree.lock. True: nobody kicked for that long. */
-static bool wait_kick(struct volume *v, long ms)
+static bool wait_kick(struct volume *v, unsigned ms)
 {
-	struct timespec until;
+	struct timespec until = thread_deadline(ms);
 
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_nsec += ms % 1000 * 1000000;
-	until.tv_sec += ms / 1000 + until.tv_nsec / 1000000000;
-	until.tv_nsec %= 1000000000;
 	return pthread_cond_timedwait(&v->kick, &v->tree.lock, &until) == ETIMEDOUT;
 }
 

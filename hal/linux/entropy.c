@@ -3,14 +3,13 @@
 #include <hal/entropy.h>
 
 #include <pthread.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/thread.h"
 #include "entropy_health.h"
 #include "entropy_source.h"
 
@@ -92,7 +91,8 @@ static bool start_up(void)
 	return started;
 }
 
-/* A reader that waits is what makes Linux gather noise of its own where it has no source: so one waits, and is left behind if need be. */
+/* A reader that waits is what makes Linux gather noise of its own where it has no source: so one waits, and is left behind if
+ * need be. */
 static void *wait_for_seed(void *context)
 {
 	uint8_t unused[BLOCK_BYTES];
@@ -103,35 +103,17 @@ static void *wait_for_seed(void *context)
 	return NULL;
 }
 
-static bool joined_within(pthread_t thread, unsigned ms)
-{
-	struct timespec until;
-
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec += ms / 1000;
-	until.tv_nsec += (long)(ms % 1000) * 1000000;
-	until.tv_sec += until.tv_nsec / 1000000000;
-	until.tv_nsec %= 1000000000;
-	return pthread_clockjoin_np(thread, NULL, CLOCK_MONOTONIC, &until) == 0;
-}
-
 static bool seeded_within(unsigned wait_ms)
 {
 	unsigned first_ms = wait_ms < SEED_SAY_MS ? wait_ms : SEED_SAY_MS;
-	sigset_t all, before;
 	pthread_t thread;
-	int r;
 
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	r = pthread_create(&thread, NULL, wait_for_seed, NULL);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (r != 0)
+	if (thread_start(&thread, wait_for_seed, NULL) != 0)
 		return false;
-	if (joined_within(thread, first_ms))
+	if (thread_joined_within(thread, first_ms))
 		return true;
 	log_notice("entropy: the kernel's generator is not seeded yet: waiting");
-	if (joined_within(thread, wait_ms - first_ms))
+	if (thread_joined_within(thread, wait_ms - first_ms))
 		return true;
 	pthread_detach(thread);
 	return false;
@@ -143,7 +125,8 @@ int entropy_start(unsigned wait_ms)
 
 	if (seeded_within(wait_ms))
 		return entropy_fill(&byte, sizeof byte);
-	log_error("entropy: the kernel's generator is not seeded after %u s: this machine needs a source of noise", wait_ms / 1000);
+	log_error("entropy: the kernel's generator is not seeded after %u s: this machine needs a source of noise",
+		  wait_ms / 1000);
 	return ERR_TIMEOUT;
 }
 

@@ -3,15 +3,14 @@
 #include <hal/indicator.h>
 
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/thread.h"
 #include "indicator_kind.h"
 
 enum { CLOSE_MS = 500, TEXT_BYTES = 96 };
@@ -84,16 +83,9 @@ static void *run(void *context)
 
 static int start_thread(struct indicator *i)
 {
-	sigset_t all, before;
-	int r;
-
 	pthread_mutex_init(&i->lock, NULL);
 	pthread_cond_init(&i->more, NULL);
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	r = pthread_create(&i->thread, NULL, run, i);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	return r == 0 ? 0 : ERR_NOMEM;
+	return thread_start(&i->thread, run, i) == 0 ? 0 : ERR_NOMEM;
 }
 
 int indicator_open(struct indicator **out, const char *where, char *why, size_t why_size)
@@ -143,17 +135,11 @@ void indicator_show(struct indicator *i, enum indicator_state state, const char 
 
 void indicator_close(struct indicator *i)
 {
-	struct timespec until;
-
 	pthread_mutex_lock(&i->lock);
 	i->closing = true;
 	pthread_cond_signal(&i->more);
 	pthread_mutex_unlock(&i->lock);
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_nsec += CLOSE_MS * 1000000L;
-	until.tv_sec += until.tv_nsec / 1000000000L;
-	until.tv_nsec %= 1000000000L;
-	if (pthread_clockjoin_np(i->thread, NULL, CLOCK_MONOTONIC, &until) != 0) { /* it still has all of this */
+	if (!thread_joined_within(i->thread, CLOSE_MS)) { /* it still has all of this */
 		pthread_detach(i->thread);
 		return;
 	}

@@ -1,11 +1,10 @@
-/* /dev/hwrng, read by a thread that may hang in it: a device can keep its reader waiting for ever, under O_NONBLOCK too. What it gave is
- * wiped: the kernel may have taken its neighbours for its pool. */
+/* /dev/hwrng, read by a thread that may hang in it: a device can keep its reader waiting for ever, under O_NONBLOCK too. What it
+ * gave is wiped: the kernel may have taken its neighbours for its pool. */
 #include <hal/noise.h>
 
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -15,6 +14,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/thread.h"
 #include "entropy_health.h"
 #include "noise_pace.h"
 
@@ -52,8 +52,8 @@ static void decide(enum noise_state state, int error)
 	noise.decided = true;
 	pthread_cond_signal(&noise.more);
 	if (news)
-		log_error("entropy: %s (%s) failed its health test: no key is made until it is good and the agent starts anew", noise.path,
-			  noise.name);
+		log_error("entropy: %s (%s) failed its health test: no key is made until it is good and the agent starts anew",
+			  noise.path, noise.name);
 }
 
 static void heard(const uint8_t *bytes, size_t size)
@@ -146,27 +146,17 @@ static void read_name(void)
 static bool start_thread(void)
 {
 	pthread_t thread;
-	sigset_t all, before;
-	int r;
 
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	r = pthread_create(&thread, NULL, run, NULL);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (r == 0)
-		pthread_detach(thread);
-	return r == 0;
+	if (thread_start(&thread, run, NULL) != 0)
+		return false;
+	pthread_detach(thread);
+	return true;
 }
 
 static void wait_for_it(unsigned wait_ms)
 {
-	struct timespec until;
+	struct timespec until = thread_deadline(wait_ms);
 
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec += wait_ms / 1000;
-	until.tv_nsec += (long)(wait_ms % 1000) * 1000000;
-	until.tv_sec += until.tv_nsec / 1000000000;
-	until.tv_nsec %= 1000000000;
 	while (!noise.decided)
 		if (pthread_cond_clockwait(&noise.more, &noise.lock, CLOCK_MONOTONIC, &until) != 0)
 			break;
@@ -180,8 +170,8 @@ static void explain(unsigned wait_ms, char *why, size_t size)
 	else if (noise.state != NOISE_GOOD && noise.error != 0)
 		snprintf(why, size, "%s: %s", noise.path, strerror(noise.error));
 	else if (noise.state != NOISE_GOOD)
-		snprintf(why, size, "%s (%s) gave %zu of %d bytes in %u s", noise.path, noise.name, noise.seen, ENTROPY_START_BYTES,
-			 wait_ms / 1000);
+		snprintf(why, size, "%s (%s) gave %zu of %d bytes in %u s", noise.path, noise.name, noise.seen,
+			 ENTROPY_START_BYTES, wait_ms / 1000);
 }
 
 enum noise_state noise_start(const char *path, unsigned wait_ms, char *why, size_t why_size)
