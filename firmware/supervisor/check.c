@@ -168,7 +168,7 @@ static int check_exports(const struct config *c)
 
 int check_run(struct agent *a, int config_error)
 {
-	int worst = config_error;
+	int worst;
 
 	if (config_error != 0 || loop_init(&a->loop) != 0) {
 		printf("configuration: wrong\n");
