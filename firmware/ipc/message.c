@@ -85,7 +85,7 @@ static const struct field dp_job_fields[] = {
 	NAME(msg_dp_job, volume.name), BOOL(msg_dp_job, volume.read_only), BOOL(msg_dp_job, volume.assume_4k),
 	BOOL(msg_dp_job, volume.server), TEXT(msg_dp_job, volume.kernel), BYTE(msg_dp_job, verb, JOB_CHECK, JOB_VERB_COUNT - 1), JOB_OPTIONS(msg_dp_job),
 };
-static const struct field dp_ticket_fields[] = { BYTE(msg_dp_ticket, anchor, 0, MESSAGE_ANCHORS - 1) };
+static const struct field dp_ticket_fields[] = { BYTE(msg_dp_ticket, anchor, 0, TICKET_ANCHOR_COUNT - 1) };
 static const struct field dp_lock_fields[] = { CAUSE(msg_dp_lock, cause), BOOL(msg_dp_lock, hold) };
 static const struct field dp_ready_fields[] = {
 	BOOL(msg_dp_ready, ok), ERROR(msg_dp_ready, error), TEXT(msg_dp_ready, text),

@@ -24,10 +24,31 @@ enum {
 };
 
 /* How many values the enums of other rooms have that travel here as bytes: ipc knows no other room, so the test compares them
- * with GATE_STATE_COUNT, CAUSE_COUNT, enum secret_memory_kind and enum volume_anchor. */
-enum { MESSAGE_GATE_STATES = 11, MESSAGE_GATE_CAUSES = 19, MESSAGE_MEMORY_KINDS = 3, MESSAGE_ANCHORS = 5 };
+ * with GATE_STATE_COUNT, CAUSE_COUNT and enum secret_memory_kind. */
+enum { MESSAGE_GATE_STATES = 11, MESSAGE_GATE_CAUSES = 19, MESSAGE_MEMORY_KINDS = 3 };
 
-enum process_role { ROLE_SUPERVISOR, ROLE_HSM, ROLE_DATAPLANE, ROLE_MGMT, ROLE_CONSOLE, ROLE_HOOKS, ROLE_UBLK, ROLE_TPM, ROLE_COUNT };
+/* What an opening makes of the count that the volume names: enum volume_anchor, for the room that may not know the volume. The
+ * same test compares them one by one. */
+enum ticket_anchor {
+	TICKET_ANCHOR_IGNORE,
+	TICKET_ANCHOR_NONE,
+	TICKET_ANCHOR_BIND,
+	TICKET_ANCHOR_CHECK,
+	TICKET_ANCHOR_ACCEPT,
+	TICKET_ANCHOR_COUNT
+};
+
+enum process_role {
+	ROLE_SUPERVISOR,
+	ROLE_HSM,
+	ROLE_DATAPLANE,
+	ROLE_MGMT,
+	ROLE_CONSOLE,
+	ROLE_HOOKS,
+	ROLE_UBLK,
+	ROLE_TPM,
+	ROLE_COUNT
+};
 
 enum message_type {
 	MSG_NONE,
@@ -226,10 +247,10 @@ struct msg_dp_attach {
 	uint32_t gen_no;
 	uint64_t size; /* pinned client size */
 	bool read_only;
-	bool assume_4k;  /* the operator knows that the device writes 4 KiB at once, though it does not say so */
-	bool server;     /* memory = server: hundreds of MiB, not tens */
-	uint32_t cache_mib; /* node cache; 0 = as `server` says */
-	char kernel[16];    /* forced AEAD kernel, empty = the best */
+	bool assume_4k;         /* the operator knows that the device writes 4 KiB at once, though it does not say so */
+	bool server;            /* memory = server: hundreds of MiB, not tens */
+	uint32_t cache_mib;     /* node cache; 0 = as `server` says */
+	char kernel[16];        /* forced AEAD kernel, empty = the best */
 	uint32_t connections;   /* at most; 0: as many as come */
 	uint64_t hold_ns;       /* on_lock = hold: how long requests wait after a lock; 0: they fail at once */
 	uint64_t hold_until_ns; /* CLOCK_BOOTTIME: how long those wait that come before the first key */
@@ -238,8 +259,8 @@ struct msg_dp_attach {
 struct msg_dp_create {
 	char name[NAME_MAX_BYTES];
 	uint8_t uuid[16];
-	uint64_t size;    /* client bytes; 0 = as much as the device holds */
-	bool force;       /* overwrite what libblkid sees there */
+	uint64_t size; /* client bytes; 0 = as much as the device holds */
+	bool force;    /* overwrite what libblkid sees there */
 	bool assume_4k;
 	uint8_t kek_type; /* enum kek_type */
 	uint8_t hash;     /* enum oaep_hash */
@@ -276,7 +297,7 @@ struct msg_dp_ticket {
 	uint32_t generation; /* of the gate: answers carry it back */
 	int32_t hsm_pid;
 	uint32_t hsm_uid;
-	uint8_t anchor; /* enum volume_anchor */
+	uint8_t anchor; /* enum ticket_anchor */
 	uint64_t anchor_count;
 };
 
@@ -482,7 +503,7 @@ struct msg_con_job_done {
 enum hook { HOOK_ALERT_PROGRAM = 1, HOOK_DROP_CACHES, HOOK_UNMOUNT, HOOK_MOUNT_PROGRAM, HOOK_COUNT };
 
 struct msg_hk_run {
-	uint8_t hook; /* enum hook */
+	uint8_t hook;                 /* enum hook */
 	char program[PATH_MAX_BYTES]; /* or the mount point */
 	uint32_t uid, gid;            /* 0: as it is */
 	uint32_t time_limit_ms;
@@ -512,7 +533,7 @@ struct msg_ub_add {
 
 struct msg_ub_ready {
 	char name[NAME_MAX_BYTES];
-	int32_t error; /* not 0: there is no device; text says why */
+	int32_t error;   /* not 0: there is no device; text says why */
 	uint32_t device; /* N of /dev/ublkcN and /dev/ublkbN */
 	uint16_t queues, depth;
 	bool kept; /* the block device is there, its requests wait */
@@ -553,21 +574,21 @@ struct msg_ub_gone {
 enum tp_verb { TP_LOOK = 1, TP_SEAL, TP_UNSEAL, TP_COUNTER_MAKE, TP_COUNTER_READ, TP_COUNTER_STEP, TP_VERB_COUNT };
 
 struct msg_tp_request {
-	uint8_t verb;              /* enum tp_verb */
-	char kek[NAME_MAX_BYTES];  /* whose PIN it is */
-	uint32_t pcrs;             /* look, seal: a bit each */
-	uint32_t index;            /* counters; make: this one or one of the seven behind it */
-	uint64_t to;               /* step: what it is to be at least */
-	uint16_t sealed_size;      /* unseal */
+	uint8_t verb;             /* enum tp_verb */
+	char kek[NAME_MAX_BYTES]; /* whose PIN it is */
+	uint32_t pcrs;            /* look, seal: a bit each */
+	uint32_t index;           /* counters; make: this one or one of the seven behind it */
+	uint64_t to;              /* step: what it is to be at least */
+	uint16_t sealed_size;     /* unseal */
 	uint8_t sealed[SEALED_MAX_BYTES];
 };
 
 struct msg_tp_reply {
 	int32_t error;
-	char kind[24];        /* look: manufacturer and version */
-	char bank[8];         /* look: "sha256" */
-	uint32_t zero;        /* look: PCRs that nobody has extended */
-	uint32_t index;       /* counters: which it was */
+	char kind[24];  /* look: manufacturer and version */
+	char bank[8];   /* look: "sha256" */
+	uint32_t zero;  /* look: PCRs that nobody has extended */
+	uint32_t index; /* counters: which it was */
 	uint64_t counter;
 	uint16_t sealed_size; /* seal */
 	uint8_t sealed[SEALED_MAX_BYTES];

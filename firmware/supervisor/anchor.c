@@ -1,4 +1,4 @@
-/* See anchor.h. The values of enum volume_anchor are the volume's; they travel as a byte. */
+/* See anchor.h. */
 #include "anchor.h"
 
 #include <stdio.h>
@@ -11,7 +11,6 @@
 #include "tpm.h"
 #include "volume.h"
 
-enum { POLICY_IGNORE, POLICY_NONE, POLICY_BIND, POLICY_CHECK, POLICY_ACCEPT };
 enum { INDEX_BASE = 0x01900000, INDEX_MASK = 0xffff8 }; /* of the owner's range; make tries this one and seven more */
 
 #define FAULT_NS (SEC_NS)
@@ -125,10 +124,10 @@ bool anchor_ready(struct anchor *n, struct judgement *fault)
 void anchor_ticket(struct anchor *n, struct msg_dp_ticket *t)
 {
 	t->anchor_count = n->count;
-	t->anchor = !wanted(n)                        ? (n->accept ? POLICY_IGNORE : POLICY_NONE)
-		    : n->accept                       ? POLICY_ACCEPT
-		    : n->record.state == ANCHOR_BOUND ? POLICY_CHECK
-						      : POLICY_BIND;
+	t->anchor = !wanted(n)                        ? (n->accept ? TICKET_ANCHOR_IGNORE : TICKET_ANCHOR_NONE)
+		    : n->accept                       ? TICKET_ANCHOR_ACCEPT
+		    : n->record.state == ANCHOR_BOUND ? TICKET_ANCHOR_CHECK
+						      : TICKET_ANCHOR_BIND;
 	n->accept = false;
 }
 

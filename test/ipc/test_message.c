@@ -365,7 +365,7 @@ static void no_field_of_the_header_is_forgotten(void **state)
 {
 	(void)state;
 	assert_int_equal(fields_in_header("char"), TESTED(texts));
-	assert_int_equal(fields_in_header("bool"), TESTED(bools) - 5); /* a job's options travel in two messages */
+	assert_int_equal(fields_in_header("bool"), TESTED(bools) - 5);     /* a job's options travel in two messages */
 	assert_int_equal(fields_in_header("uint8_t"), TESTED(enums) + 3);  /* struct message_row has three lines of them */
 	assert_int_equal(fields_in_header("int32_t"), TESTED(errors) + 4); /* four pids */
 	assert_int_equal(fields_in_header("uint16_t"), TESTED(sizes) + 2); /* bits of the key; a device's queues */
@@ -376,8 +376,18 @@ static void counts_of_other_rooms_enums_are_right(void **state)
 	(void)state;
 	assert_int_equal(MESSAGE_GATE_STATES, GATE_STATE_COUNT);
 	assert_int_equal(MESSAGE_GATE_CAUSES, CAUSE_COUNT);
-	assert_int_equal(MESSAGE_ANCHORS, ANCHOR_POLICY_COUNT);
 	assert_int_equal(MESSAGE_MEMORY_KINDS, SECRET_MEMORY_LOCKED_MEMFD + 1);
+}
+
+static void a_tickets_anchor_is_the_volumes(void **state)
+{
+	(void)state;
+	assert_int_equal(TICKET_ANCHOR_IGNORE, ANCHOR_IGNORE);
+	assert_int_equal(TICKET_ANCHOR_NONE, ANCHOR_NONE);
+	assert_int_equal(TICKET_ANCHOR_BIND, ANCHOR_BIND);
+	assert_int_equal(TICKET_ANCHOR_CHECK, ANCHOR_CHECK);
+	assert_int_equal(TICKET_ANCHOR_ACCEPT, ANCHOR_ACCEPT);
+	assert_int_equal(TICKET_ANCHOR_COUNT, ANCHOR_POLICY_COUNT);
 }
 
 static void every_verdict_and_role_has_its_own_name(void **state)
@@ -441,6 +451,7 @@ int main(void)
 		cmocka_unit_test(direction_size_and_descriptor_count_are_exact),
 		cmocka_unit_test(no_field_of_the_header_is_forgotten),
 		cmocka_unit_test(counts_of_other_rooms_enums_are_right),
+		cmocka_unit_test(a_tickets_anchor_is_the_volumes),
 		cmocka_unit_test(every_verdict_and_role_has_its_own_name),
 		cmocka_unit_test(what_passes_is_safe_to_use),
 	};
