@@ -1,8 +1,8 @@
-/* fallgate-hooks: runs what a transition of a gate is to set off: an alert's program, and what is done to what is mounted above. It
- * decides nothing and is told no secret. It is started before the supervisor's filter stands, because unmounting is not allowed
- * behind that. What must hold: nobody waits for it; at most RUNNING_MAX run at once and QUEUE_MAX wait, more are counted and left
- * out; what runs longer than it may is killed with all that is left in its session; without its supervisor it ends, and they with
- * it. */
+/* fallgate-hooks: runs what a transition of a gate is to set off: an alert's program, and what is done to what is mounted above.
+ * It decides nothing and is told no secret. It is started before the supervisor's filter stands, because unmounting is not
+ * allowed behind that. What must hold: nobody waits for it; at most RUNNING_MAX run at once and QUEUE_MAX wait, more are counted
+ * and left out; what runs longer than it may is killed with all that is left in its session; without its supervisor it ends, and
+ * they with it. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -117,7 +117,8 @@ _Noreturn static void become(const struct msg_hk_run *r)
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	setsid();
-	if (null_fd < 0 || dup2(null_fd, 0) < 0 || dup2(null_fd, 1) < 0 || dup2(null_fd, 2) < 0 || syscall(SYS_close_range, 3, ~0u, 0) != 0)
+	if (null_fd < 0 || dup2(null_fd, 0) < 0 || dup2(null_fd, 1) < 0 || dup2(null_fd, 2) < 0 ||
+	    syscall(SYS_close_range, 3, ~0u, 0) != 0)
 		_exit(126);
 	switch ((enum hook)r->hook) {
 	case HOOK_DROP_CACHES:
@@ -294,6 +295,10 @@ int main(int argc, char **argv)
 	if (argc == 2 && strcmp(argv[1], "--help") == 0) {
 		printf("fallgate-hooks: started by fallgated only; see fallgate.conf(5), [alerts] and mount\n");
 		return 0;
+	}
+	if (argc != 1) {
+		log_error("unknown argument; fallgated starts this program without any");
+		return error_exit_code(ERR_USAGE);
 	}
 	if (sandbox_harden() != 0 || listen_to_children() != 0)
 		return error_exit_code(ERR_UNSUPPORTED);
