@@ -52,7 +52,7 @@ struct volume_config {
 	bool attach_auto;
 	bool read_only;
 	bool assume_4k;
-	bool server; /* memory */
+	bool server;              /* memory */
 	uint32_t integrity_limit; /* failed sectors in integrity_window_ns; 0: never */
 	uint64_t integrity_window_ns;
 	uint64_t purge_after_ns; /* 0: never */
@@ -66,7 +66,7 @@ struct volume_config {
 	uint32_t cache_mib;
 	char kernel[16]; /* empty: the best */
 	enum export_kind export;
-	enum listen_kind listen;   /* this and the following, connections too: NBD only */
+	enum listen_kind listen;            /* this and the following, connections too: NBD only */
 	char listen_path[LISTEN_MAX_BYTES]; /* unix: the path; tcp: the address */
 	uint16_t listen_port;
 	mode_t listen_mode;
@@ -87,13 +87,13 @@ struct config {
 	char alert_program[PATH_MAX_BYTES];
 	struct config_user alert_user;
 	uint64_t alert_limit_ns;
-	char tamper[PATH_MAX_BYTES]; /* the tamper line; empty: none */
+	char tamper[PATH_MAX_BYTES];   /* the tamper line; empty: none */
 	char watchdog[PATH_MAX_BYTES]; /* "none", "auto" or a device */
 	uint64_t watchdog_timeout_ns;
 	char entropy[PATH_MAX_BYTES];   /* "kernel", "auto" or a device */
 	char indicator[PATH_MAX_BYTES]; /* "none", or where */
-	char tpm[PATH_MAX_BYTES];    /* where; empty: none */
-	uint32_t tpm_pcrs;           /* a bit each */
+	char tpm[PATH_MAX_BYTES];       /* where; empty: none */
+	uint32_t tpm_pcrs;              /* a bit each */
 	struct config_user user_hsm, user_dataplane, user_mgmt, user_tpm;
 	struct kek_config keks[CONFIG_KEKS_MAX];
 	unsigned kek_count;
