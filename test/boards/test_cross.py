@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from cross import cross_build, not_under_qemu_user, run
+from cross import SOURCE, cross_build, not_under_qemu_user, run
+
 
 @pytest.mark.skipif(os.uname().machine == "aarch64", reason="this machine is what the cross build is for")
 def test_every_unit_test_under_qemu_user():

@@ -4,12 +4,11 @@ not signed, not for this board, older or no slot, and the loader counts as befor
 import json
 import os
 import re
-import subprocess
 import tarfile
 
 import pytest
 
-from machine import Guest, SOURCE, MIB
+from machine import Guest, MIB
 from test_secure_boot import tool
 from test_update import slots, uki
 from board import Board

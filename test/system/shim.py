@@ -11,7 +11,7 @@ ROLES = {"supervisor": 1, "prober": 2, "unwrapper": 3, "dataplane": 4, "creator"
 POINTS = ("before sending", "after sending", "after receiving")
 TYPES = re.findall(r"^\tMSG_(\w+),", (ROOT / "firmware/ipc/message.h").read_text().split("enum message_type {")[1].split("};")[0], re.M)
 STATES = re.findall(r"^\tGATE_(\w+),", (ROOT / "firmware/revocation/revocation.h").read_text().split("enum gate_state {")[1].split("};")[0], re.M)
-WORDS, CLOCKS, SEEN = 8, 8 * 4, 8 * 4 + 16
+CLOCKS, SEEN = 8 * 4, 8 * 4 + 16
 TABLE = 8 * 3 * 64
 
 

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from conftest import make_lab, running_lab
+from conftest import running_lab
 from test_gate import connect, read_error, same
 
 INTERVAL, DEADLINE, BUDGET = 0.4, 1.0, 1.0

@@ -18,7 +18,6 @@ import pytest
 from conftest import BUILD, make_lab
 from lab import UIDS
 
-PCRS = "4,7,11,12"
 READY = shutil.which("swtpm") and (BUILD / "bin/fallgate-tpm").exists()
 pytestmark = pytest.mark.skipif(not READY, reason="needs swtpm and a build with HAL_TPM_SWTPM")
 
@@ -264,11 +263,6 @@ def test_another_tpm_and_one_that_was_cleared_are_told_apart_from_a_boot_state(l
     status = lab.wait_state("INACCESSIBLE")
     assert status["cause"] == "access-revoked" and "another TPM" in status["text"]
     assert logins(lab) == before
-
-
-def blob_of(path):
-    lines = dict(line.split("=", 1) for line in path.read_text().splitlines())
-    return lines["blob"]
 
 
 def test_a_record_that_was_altered_or_swapped_is_refused(lab):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from recipes import BB, BUILDROOT, LAYER, MK, PACKAGING, ROOT, buildroot_options, buildroot_symbols, buildroot_variables, yocto, yocto_options
+from recipes import BB, BUILDROOT, LAYER, MK, ROOT, buildroot_options, buildroot_symbols, buildroot_variables, yocto, yocto_options
 
 LICENSE = (ROOT / "LICENSE").read_bytes()
 ARCHES = ("x86_64", "aarch64")
