@@ -19,7 +19,7 @@
 #include "base/log.h"
 #include "hal/sandbox.h"
 
-enum { FIRST_FD = 3, HIGH_FD = 64, REAP_MS = 20, HEAR_MAX = 64 };
+enum { FIRST_FD = 3, HIGH_FD = 64, REAP_MS = 20, HEAR_MAX = 64, LAST_WORDS_MAX = 1024 };
 
 #ifndef P_PIDFD
 #define P_PIDFD 3
@@ -242,8 +242,8 @@ static void pid_ready(void *context)
 	pid_t pid = c->pid;
 	int status;
 
-	/* its last words, unless hearing them ended it here */
-	while (c->alive && c->pid == pid && receive_one(c) == 1)
+	/* its last words, unless hearing them ended it here; what it started and left behind may speak on without end */
+	for (int i = 0; i < LAST_WORDS_MAX && c->alive && c->pid == pid && receive_one(c) == 1; i++)
 		;
 	if (!c->alive || c->pid != pid)
 		return;

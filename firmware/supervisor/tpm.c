@@ -11,7 +11,7 @@
 #include "base/log.h"
 #include "children.h"
 
-enum { ANSWER_S = 6 };
+enum { ANSWER_S = 6, LINGERING_MAX = 16 };
 
 struct tpm_ask {
 	struct agent *agent;
@@ -20,6 +20,7 @@ struct tpm_ask {
 	struct timer deadline;
 	struct msg_tp_request request;
 	int fd;
+	bool killed;
 	tpm_answered *answered; /* NULL: it was, or it is abandoned */
 	void *context;
 };
@@ -68,6 +69,24 @@ static void forget(struct tpm_ask *t)
 }
 
 /* ---- its process ---- */
+
+static void end(struct tpm_ask *t)
+{
+	t->killed = true;
+	child_kill(&t->child, NULL); /* it is forgotten when it is reaped */
+}
+
+/* A TPM that hangs holds whoever asks it in the kernel, killed or not: each of them costs descriptors, which others need too. */
+static bool too_many_linger(const struct tpm_state *s)
+{
+	unsigned n = 0;
+
+	for (const struct tpm_ask *t = s->asks; t != NULL; t = t->next)
+		n += t->killed;
+	if (n >= LINGERING_MAX)
+		log_error("TPM: %u processes that asked it are killed and not gone: it is not asked again before some are", n);
+	return n >= LINGERING_MAX;
+}
 
 static void on_hello(void *owner, struct child *c)
 {
@@ -120,7 +139,7 @@ static void deadline_passed(void *context)
 	child_hear(&t->child);
 	snprintf(text, sizeof text, "the TPM did not answer within %d s", ANSWER_S);
 	tell_lost(t, text);
-	child_kill(&t->child, NULL); /* it is forgotten when it is reaped */
+	end(t);
 }
 
 static int start(struct tpm_ask *t)
@@ -147,15 +166,18 @@ static int start(struct tpm_ask *t)
 
 int tpm_ask(struct tpm_ask **out, struct agent *a, const struct msg_tp_request *q, int fd, tpm_answered *answered, void *context)
 {
-	struct tpm_ask *t = calloc(1, sizeof *t);
+	struct tpm_ask *t;
 	int r;
 
 	if (a->tpm == NULL)
 		a->tpm = calloc(1, sizeof *a->tpm);
-	if (t == NULL || a->tpm == NULL) {
-		free(t);
+	if (a->tpm == NULL)
 		return ERR_NOMEM;
-	}
+	if (too_many_linger(a->tpm))
+		return ERR_BUSY;
+	t = calloc(1, sizeof *t);
+	if (t == NULL)
+		return ERR_NOMEM;
 	t->agent = a;
 	t->request = *q;
 	t->answered = answered;
@@ -177,7 +199,7 @@ int tpm_ask(struct tpm_ask **out, struct agent *a, const struct msg_tp_request *
 void tpm_abandon(struct tpm_ask *t)
 {
 	t->answered = NULL;
-	child_kill(&t->child, NULL);
+	end(t);
 }
 
 bool tpm_definite(int error)

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "supervisor/kek.h"
+#include "supervisor/tpm.h"
 
 static int setup(void **state)
 {
@@ -110,6 +111,88 @@ static void a_drain_outlives_the_agent(void **state)
 	assert_string_equal(drains, "x");
 	assert_int_equal(volume_create(&volume, agent, "demo", &agent->config.volumes[0]), 0);
 	agent->volumes[0] = volume;
+}
+
+/* A descriptor of a channel that somebody else has too, and says something on without end. */
+static unsigned overheard;
+static bool overhears;
+
+enum { ENOUGH = 100000 };
+
+int __real_channel_receive(struct channel *c, struct message *m, int fds[CHANNEL_FDS_MAX], unsigned *count, struct channel_peer *peer);
+int __wrap_channel_receive(struct channel *c, struct message *m, int fds[CHANNEL_FDS_MAX], unsigned *count, struct channel_peer *peer);
+
+int __wrap_channel_receive(struct channel *c, struct message *m, int fds[CHANNEL_FDS_MAX], unsigned *count, struct channel_peer *peer)
+{
+	int r = __real_channel_receive(c, m, fds, count, peer);
+
+	if (!overhears || c != &volume->dataplane.channel || r == 1 || overheard++ >= ENOUGH)
+		return r;
+	message_init(m, MSG_DP_STATS, 0);
+	*count = 0;
+	*peer = (struct channel_peer){ .pid = 1 };
+	return 1;
+}
+
+static void who_talks_on_for_a_dead_process_is_not_heard_out(void **state)
+{
+	(void)state;
+	attach();
+	overheard = 0;
+	overhears = true;
+	child_kill(&volume->dataplane, NULL);
+	assert_true(reach(GATE_INACCESSIBLE, 8000));
+	overhears = false;
+	assert_in_range(overheard, 1, ENOUGH - 1);
+	expect(GATE_AVAILABLE, CAUSE_NONE, 8000);
+}
+
+static bool immortal;
+
+void __real_child_kill(struct child *c, const char *why);
+void __wrap_child_kill(struct child *c, const char *why);
+
+/* A process that waits for a device in the kernel hears of its killing when the device is done. */
+void __wrap_child_kill(struct child *c, const char *why)
+{
+	if (!immortal)
+		__real_child_kill(c, why);
+}
+
+static void never_answered(void *context, const struct msg_tp_reply *r, int *page_fd)
+{
+	(void)context;
+	(void)r;
+	(void)page_fd;
+	fail_msg("an abandoned question was answered");
+}
+
+/* Each costs two descriptors, of which the supervisor needs some for the HSM. */
+static void a_tpm_that_hangs_is_not_asked_without_end(void **state)
+{
+	const struct msg_tp_request q = { .verb = TP_LOOK };
+	struct tpm_ask *ask;
+	unsigned asked = 0;
+	char path[200];
+
+	(void)state;
+	snprintf(path, sizeof path, "%s/fallgate-tpm", dir);
+	assert_int_equal(symlink("/bin/sleep", path), 0);
+	strcpy(agent->config.tpm, "1000");
+	immortal = true;
+	while (asked < 100 && tpm_ask(&ask, agent, &q, -1, never_answered, NULL) == 0) {
+		tpm_abandon(ask);
+		asked++;
+	}
+	immortal = false;
+	tpm_stop(agent);
+	assert_in_range(asked, 1, 16);
+	for (unsigned i = 0; i < 40; i++) { /* any number that goes when it is told to */
+		assert_int_equal(tpm_ask(&ask, agent, &q, -1, never_answered, NULL), 0);
+		tpm_abandon(ask);
+		run_for(20);
+	}
+	tpm_stop(agent);
 }
 
 static void a_hung_hsm_spends_the_budget_and_comes_back(void **state)
@@ -580,6 +663,8 @@ int main(int argc, char **argv)
 		FAULT(a_revoke_during_an_unlock_finds_nobody_later),
 		FAULT(a_second_order_waits_for_nobody_and_kills_nobody),
 		FAULT(a_drain_outlives_the_agent),
+		FAULT(who_talks_on_for_a_dead_process_is_not_heard_out),
+		FAULT(a_tpm_that_hangs_is_not_asked_without_end),
 		FAULT(a_hung_hsm_spends_the_budget_and_comes_back),
 		FAULT(a_hiccup_is_only_a_doubt),
 		FAULT(a_process_that_dies_at_its_second_proof_is_only_a_doubt),
