@@ -1,5 +1,5 @@
-/* The broker's ring on this kernel, with another file in the driver's place and a kernel that is short of memory at first. No ublk
- * driver is needed. */
+/* The broker's ring on this kernel, with another file in the driver's place and a kernel that is short of memory at first. No
+ * ublk driver is needed. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

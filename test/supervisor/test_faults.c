@@ -119,10 +119,13 @@ static bool overhears;
 
 enum { ENOUGH = 100000 };
 
-int __real_channel_receive(struct channel *c, struct message *m, int fds[CHANNEL_FDS_MAX], unsigned *count, struct channel_peer *peer);
-int __wrap_channel_receive(struct channel *c, struct message *m, int fds[CHANNEL_FDS_MAX], unsigned *count, struct channel_peer *peer);
+int __real_channel_receive(struct channel *c, struct message *m, int fds[CHANNEL_FDS_MAX], unsigned *count,
+			   struct channel_peer *peer);
+int __wrap_channel_receive(struct channel *c, struct message *m, int fds[CHANNEL_FDS_MAX], unsigned *count,
+			   struct channel_peer *peer);
 
-int __wrap_channel_receive(struct channel *c, struct message *m, int fds[CHANNEL_FDS_MAX], unsigned *count, struct channel_peer *peer)
+int __wrap_channel_receive(struct channel *c, struct message *m, int fds[CHANNEL_FDS_MAX], unsigned *count,
+			   struct channel_peer *peer)
 {
 	int r = __real_channel_receive(c, m, fds, count, peer);
 
