@@ -27,7 +27,7 @@ def bounded(lab, capabilities):
     script = folder / "fallgated"
     script.unlink()
     words = ",".join(["-all", *("+" + c.removeprefix("CAP_").lower() for c in capabilities)])
-    script.write_text("#!/bin/sh\n# KillMode=mixed and the rest are systemd's; privileges can be had without it\nulimit -c 0\n"
+    script.write_text("#!/bin/sh\n# KillMode=process and the rest are systemd's; privileges can be had without it\nulimit -c 0\n"
                       f'exec setpriv --no-new-privs --bounding-set {words} --inh-caps=-all -- "{BUILD}/bin/fallgated" "$@"\n')
     script.chmod(0o755)
     lab.bin = folder
@@ -62,6 +62,11 @@ def test_the_agent_serves_locks_and_comes_back_with_the_units_capabilities():
         assert lab.stop() == 0
     finally:
         lab.close()
+
+
+def test_nobody_is_killed_with_the_supervisor():
+    """What wipes, drains or takes devices away after its end is left to it: of KillMode's words only this one does not kill the rest."""
+    assert re.findall(r"(?m)^(?:KillMode|SendSIGKILL)=.*$", UNIT.read_text()) == ["KillMode=process"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root and setpriv")
