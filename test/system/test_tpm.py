@@ -130,13 +130,21 @@ def lab(monkeypatch):
         close(lab)
 
 
+def token_files(lab):
+    return {path: path.read_bytes() for path in (lab.root / "tokens").rglob("*") if path.is_file()}
+
+
 def kill_all(lab):
-    """As a power cut does: everybody at once."""
+    """As a power cut does: everybody at once. SoftHSM rewrites its files at a login, and killed there leaves them empty: those are put back."""
+    before = token_files(lab)
     os.killpg(lab.agent.pid, signal.SIGKILL)
     lab.agent.wait()
     state = os.open(lab.root / "state", os.O_RDONLY)
     fcntl.flock(state, fcntl.LOCK_EX)  # the last of them may be a moment in dying
     os.close(state)
+    for path, content in token_files(lab).items():
+        if content == b"" and before.get(path):
+            path.write_bytes(before[path])
 
 
 def reboot(lab, *measured):
