@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
@@ -208,6 +209,55 @@ static void a_console(void **state)
 	refused("console:/dev/shm", ERR_IO); /* a folder */
 }
 
+static void a_file_is_no_console(void **state)
+{
+	char path[] = "/dev/shm/fallgate-console-XXXXXX", where[80];
+	int fd = mkstemp(path);
+
+	(void)state;
+	assert_true(fd >= 0);
+	snprintf(where, sizeof where, "console:%s", path);
+	refused(where, ERR_UNSUPPORTED);
+	unlink(path);
+	close(fd);
+}
+
+/* Full when the line comes, read from then on: the line comes whole. */
+static void another_writers_moment_is_waited_for(void **state)
+{
+	char where[80], text[8192 + 1];
+	static const char end[] = "fallgate: ALARM: whole\r\n", filling[512];
+	struct indicator *i;
+	int fd = terminal(where, sizeof where), tty = open(where + strlen("console:"), O_WRONLY | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+	size_t size = 0;
+
+	(void)state;
+	assert_true(tty >= 0);
+	for (unsigned full = 0; full < 5; usleep(10000)) /* the kernel makes room once more when it has moved what it took */
+		full = write(tty, filling, sizeof filling) > 0 ? 0 : full + 1;
+	assert_int_equal(errno, EAGAIN);
+	assert_int_equal(indicator_open(&i, where, why, sizeof why), 0);
+	indicator_show(i, INDICATOR_ALARM, "whole");
+	usleep(50000);
+	for (;;) {
+		struct pollfd p = { .fd = fd, .events = POLLIN };
+		ssize_t n = poll(&p, 1, 5000) == 1 ? read(fd, text + size, 4096) : -1;
+
+		if (n <= 0)
+			fail_msg("the line never came");
+		size += (size_t)n;
+		if (size >= strlen(end) && memcmp(text + size - strlen(end), end, strlen(end)) == 0)
+			break;
+		if (size > 4096) { /* only its end is of interest */
+			memmove(text, text + size - 64, 64);
+			size = 64;
+		}
+	}
+	indicator_close(i);
+	close(tty);
+	close(fd);
+}
+
 static uint64_t now_ms(void)
 {
 	struct timespec t;
@@ -282,6 +332,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_led_that_cannot_blink, begin, end),
 		cmocka_unit_test_setup_teardown(what_is_no_led, begin, end),
 		cmocka_unit_test(a_console),
+		cmocka_unit_test(a_file_is_no_console),
+		cmocka_unit_test(another_writers_moment_is_waited_for),
 		cmocka_unit_test(one_that_nobody_reads_is_not_waited_for),
 		cmocka_unit_test(one_that_hangs_is_left_behind),
 	};

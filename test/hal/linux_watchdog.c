@@ -191,6 +191,7 @@ static void what_cannot_do_it_is_refused_and_disarmed(void **state)
 	refused(ERR_UNSUPPORTED, "no watchdog");
 	fresh();
 	device.set_error = EINVAL;
+	device.timeout = 30; /* its own time counts only if it knows no other */
 	refused(ERR_UNSUPPORTED, "10 s");
 	fresh();
 	device.timeout = 1;

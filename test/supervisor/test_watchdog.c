@@ -130,6 +130,13 @@ static unsigned feeds_in(unsigned ms)
 	return device.feeds - before;
 }
 
+static bool posture_good(void)
+{
+	char text[160];
+
+	return watchdog_posture(&agent, text, sizeof text);
+}
+
 static bool posture_says(const char *words)
 {
 	char text[160];
@@ -144,7 +151,9 @@ static void a_loop_that_goes_round_feeds(void **state)
 	assert_int_equal(watchdog_start(&agent), 0);
 	assert_string_equal(device.path, "/dev/watchdog7");
 	assert_true(feeds_in(900) >= 2);
-	assert_true(posture_says("watchdog: dog, 1 s"));
+	assert_true(posture_says("watchdog: dog, 1 s") && posture_good());
+	device.facts.outlives = false;
+	assert_true(posture_says("stops if the agent dies") && !posture_good());
 	watchdog_end(&agent);
 	assert_false(device.armed);
 	assert_int_equal(feeds_in(400), 0);
@@ -187,7 +196,7 @@ static void a_writer_that_does_not_answer_starves_it(void **state)
 	assert_int_equal(watchdog_start(&agent), 0);
 	silent_ns = 61 * SEC_NS;
 	assert_int_equal(feeds_in(600), 0);
-	assert_true(posture_says("not fed"));
+	assert_true(posture_says("not fed") && !posture_good());
 	silent_ns = 59 * SEC_NS;
 	assert_true(feeds_in(600) >= 1);
 	silent_ns = 0;
@@ -222,7 +231,7 @@ static void a_device_that_goes_away_is_said(void **state)
 	assert_int_equal(watchdog_start(&agent), 0);
 	device.feed_error = ERR_IO;
 	feeds_in(450);
-	assert_true(posture_says("does not take its food"));
+	assert_true(posture_says("does not take its food") && !posture_good());
 	device.feed_error = 0;
 	assert_true(feeds_in(450) >= 1);
 	assert_true(posture_says("dog, 1 s"));
