@@ -1,10 +1,13 @@
 /* See check.h. A KEK that is not enrolled yet is opened and asked for a proof all the same, as creation would ask. */
 #include "check.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "agent.h"
 #include "base/error.h"
@@ -37,13 +40,18 @@ static void conclude(struct probe *p, const struct judgement *j)
 		return;
 	p->done = true;
 	p->error = judgement_error(j);
-	if (j->proof == PROOF_GOOD)
+	if (j->proof == PROOF_GOOD) {
 		printf("kek %s: good: %s, %u bits%s%s\n", name, p->key.type == KEK_RSA_OAEP ? "RSA-OAEP" : "AES key wrap",
 		       p->enrolled ? p->key.bits : p->session.opened.bits, p->enrolled ? "" : ", not enrolled yet",
 		       kek_software_token(p->kek) ? ", a software token: for tests only" : "");
-	else
-		printf("%s: kek %s (%s): %s: %s; remedy: %s\n", kek_config(p->kek)->where, name, kek_config(p->kek)->uri,
+	} else {
+		printf("%s: kek %s (%s): %s: %s; remedy: %s", kek_config(p->kek)->where, name, kek_config(p->kek)->uri,
 		       gate_cause_name(j->cause), j->text, gate_cause_remedy(j->cause));
+		/* The usual reason on a new machine: a module that finds nothing, because it runs as somebody else. */
+		if (p->agent->config.user_hsm.set && (j->cause == CAUSE_UNREACHABLE || j->cause == CAUSE_MODULE_BROKEN))
+			printf("; the module runs as user_hsm (uid %u): may that user read its files?", (unsigned)p->agent->config.user_hsm.uid);
+		printf("\n");
+	}
 	session_kill(&p->session);
 }
 
@@ -166,9 +174,54 @@ static int check_exports(const struct config *c)
 	return worst;
 }
 
+/* What the agent would not find at its start: nothing is opened, a running agent may have it. */
+static int check_place(const struct config *c, const char *key, const char *value)
+{
+	char path[PATH_MAX_BYTES];
+	const char *from = strchr(value, '/');
+
+	if (from == NULL) /* none, auto, kernel, swtpm: */
+		return 0;
+	snprintf(path, sizeof path, "%.*s", strncmp(value, "gpio:", 5) == 0 ? (int)strcspn(from, ":") : (int)strlen(from), from);
+	if (access(path, F_OK) == 0)
+		return 0;
+	printf("%s: %s = %s: %s; bring it about, or name another\n", c->path, key, value, strerror(errno));
+	return ERR_NOT_FOUND;
+}
+
+static int check_places(const struct config *c)
+{
+	const struct {
+		const char *key, *value;
+	} places[] = { { "entropy", c->entropy }, { "watchdog", c->watchdog }, { "[tamper] source", c->tamper }, { "tpm", c->tpm } };
+	int worst = 0;
+
+	for (size_t i = 0; i < sizeof places / sizeof places[0]; i++)
+		if (check_place(c, places[i].key, places[i].value) != 0)
+			worst = ERR_NOT_FOUND;
+	return worst;
+}
+
+/* 0: there, or to be made at the first start */
+static int check_state_dir(struct agent *a)
+{
+	struct stat st;
+	int r;
+
+	a->records.dir_fd = -1;
+	if (stat(a->config.state_dir, &st) == 0 && !S_ISDIR(st.st_mode)) {
+		printf("%s: state_dir = %s is no directory; name another\n", a->config.path, a->config.state_dir);
+		return ERR_CONFIG;
+	}
+	r = records_open(&a->records, a->config.state_dir, false);
+	if (r == ERR_NOT_FOUND)
+		printf("state directory %s: nothing in it yet; it is made at the first start\n", a->config.state_dir);
+	return r == ERR_NOT_FOUND ? 0 : r;
+}
+
 int check_run(struct agent *a, int config_error)
 {
-	int worst;
+	int worst, r;
 
 	if (config_error != 0 || loop_init(&a->loop) != 0) {
 		printf("configuration: wrong\n");
@@ -176,13 +229,13 @@ int check_run(struct agent *a, int config_error)
 	}
 	printf("configuration: good: %u KEKs, %u volumes\n", a->config.kek_count, a->config.volume_count);
 	worst = check_exports(&a->config);
+	r = check_places(&a->config);
+	worst = worst != 0 ? worst : r;
 	a->read_only = true;
-	a->records.dir_fd = -1;
-	if (records_open(&a->records, a->config.state_dir, false) == ERR_NOT_FOUND)
-		printf("state directory %s: not there yet; it is made at the first start\n", a->config.state_dir);
+	r = check_state_dir(a);
+	worst = worst != 0 ? worst : r;
 	for (unsigned i = 0; i < a->config.kek_count; i++) {
-		int r = check_kek(a, &a->config.keks[i]);
-
+		r = check_kek(a, &a->config.keks[i]);
 		if (worst == 0 || r == ERR_REFUSED)
 			worst = r;
 	}

@@ -1,5 +1,5 @@
 /* Reading the configuration: files, sections and lines, each handed to its key's row. What must hold: an unknown section or key,
- * a value out of bounds, a second mention are errors with a line number and a remedy, never a guess. */
+ * a value out of bounds, a second mention, a file that everybody may write to are errors with a line number and a remedy, never a guess. */
 #include "config_reader.h"
 
 #include <ctype.h>
@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <ini.h>
@@ -67,11 +68,39 @@ static void begin_section(struct reader *r, const char *section)
 	}
 }
 
+/* inih says nothing of a section without keys. */
+static void begin_pending(struct reader *r)
+{
+	const unsigned line = r->line;
+	char section[sizeof r->pending];
+
+	if (r->pending[0] == '\0')
+		return;
+	strcpy(section, r->pending);
+	r->pending[0] = '\0';
+	r->line = r->pending_line;
+	begin_section(r, section);
+	r->line = line;
+}
+
+static void note_section(struct reader *r, const char *line)
+{
+	const char *name = line + strspn(line, " \t");
+	size_t length = name[0] == '[' ? strcspn(++name, "]") : 0;
+
+	if (length == 0 || name[length] != ']')
+		return;
+	begin_pending(r);
+	snprintf(r->pending, sizeof r->pending, "%.*s", (int)length, name);
+	r->pending_line = r->line;
+}
+
 static int on_line(void *context, const char *section, const char *name, const char *value)
 {
 	struct reader *r = context;
 	const struct key_row *keys;
 
+	r->pending[0] = '\0';
 	if (strcmp(section, r->section) != 0 || r->section[0] == '\0')
 		begin_section(r, section);
 	if (strcmp(value, "\001") == 0)
@@ -129,6 +158,7 @@ static char *next_line(char *out, int size, void *context)
 		snprintf(out, (size_t)size, "#\n");
 		return out;
 	}
+	note_section(r, line);
 	if (length < (size_t)size) {
 		memcpy(out, line, length + 1);
 		return out;
@@ -136,16 +166,34 @@ static char *next_line(char *out, int size, void *context)
 	return shorten(r, line, out, size);
 }
 
+/* A root agent loads the module that stands here, and runs the programs: the file is nobody else's to write. */
+static bool open_file(struct reader *r)
+{
+	struct stat st;
+
+	r->file = fopen(r->path, "re");
+	if (r->file == NULL || fstat(fileno(r->file), &st) != 0)
+		config_error(r->errors, "%.300s: cannot be read: %s; create it, see fallgate.conf(5)", r->path, strerror(errno));
+	else if (S_ISDIR(st.st_mode))
+		config_error(r->errors, "%.300s: this is a folder; name the file, see fallgate.conf(5)", r->path);
+	else if ((st.st_mode & 02) != 0)
+		config_error(r->errors, "%.300s: everybody may write to it (mode %04o); look at what it says, then chmod o-w it",
+			     r->path, (unsigned)(st.st_mode & 07777));
+	else
+		return true;
+	if (r->file != NULL)
+		fclose(r->file);
+	return false;
+}
+
 static void read_file(struct reader *r)
 {
 	int bad;
 
-	r->file = fopen(r->path, "re");
-	if (r->file == NULL) {
-		config_error(r->errors, "%.300s: cannot be read: %s; create it, see fallgate.conf(5)", r->path, strerror(errno));
+	if (!open_file(r))
 		return;
-	}
 	bad = ini_parse_stream(next_line, r, on_line, r);
+	begin_pending(r);
 	if (bad != 0)
 		config_error(r->errors, "%.300s:%d: neither a [section], a key = value nor a comment; correct the line", r->path,
 			     bad > 0 ? bad : 0);
@@ -189,6 +237,9 @@ static void read_volumes(struct config *c, struct config_errors *errors)
 	struct dirent **list = NULL;
 	int n = scandir(c->volumes_dir, &list, only_conf, alphasort);
 
+	if (n < 0 && errno != ENOENT)
+		config_error(errors, "%.300s: cannot be read: %s; make it a folder that this user may read", c->volumes_dir,
+			     strerror(errno));
 	for (int i = 0; i < n; i++) {
 		char path[PATH_MAX_BYTES * 2], name[256];
 

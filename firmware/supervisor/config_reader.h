@@ -19,6 +19,8 @@ struct reader {
 	const char *path;
 	unsigned line;
 	char section[64];
+	char pending[64]; /* a section that began, and no key of it came yet */
+	unsigned pending_line;
 	char long_value[PHYSICAL_LINE_BYTES]; /* inih takes lines of 200 bytes: a longer value goes round it */
 	bool volume_file;
 	struct config *config;

@@ -33,6 +33,7 @@ struct kek {
 	struct pin_record pin;
 	bool pin_turn_taken, pin_in_flight; /* the second: its PIN is being tried right now */
 	bool pin_was_refused;               /* told to the volumes */
+	char pin_trouble[TEXT_MAX_BYTES];   /* what is wrong with the PIN file; empty: nothing */
 	struct session probers[2];
 	unsigned active, failures, since_fresh, users;
 	struct timer next;
@@ -261,7 +262,19 @@ bool kek_pin_turn(struct kek *k, bool *turn)
 	return true;
 }
 
-static bool open_pin_file(const struct kek *k, int *fd)
+/* Each login finds it again: it is logged when it is new. */
+static void note_pin_trouble(struct kek *k, const char *what)
+{
+	char text[sizeof k->pin_trouble];
+
+	snprintf(text, sizeof text, "the PIN file %.120s cannot be used: %.40s; it must be a regular file, mode 0600",
+		 k->config->pin_path, what);
+	if (strcmp(text, k->pin_trouble) != 0)
+		log_error("KEK %s: %s", k->config->name, text);
+	strcpy(k->pin_trouble, text);
+}
+
+static bool open_pin_file(struct kek *k, int *fd)
 {
 	struct stat st;
 
@@ -272,13 +285,13 @@ static bool open_pin_file(const struct kek *k, int *fd)
 
 	*fd = open(k->config->pin_path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	if (*fd < 0 || fstat(*fd, &st) != 0 || !S_ISREG(st.st_mode) || (st.st_mode & 077) != 0) {
-		log_error("KEK %s: the PIN file %s cannot be used: %s; it must be a regular file, mode 0600", k->config->name,
-			  k->config->pin_path, *fd < 0 ? strerror(errno) : "others may read it, or it is no file");
+		note_pin_trouble(k, *fd < 0 ? strerror(errno) : "others may read it, or it is no file");
 		if (*fd >= 0)
 			close(*fd);
 		*fd = -1;
 		return false;
 	}
+	k->pin_trouble[0] = '\0';
 	return true;
 }
 
@@ -304,7 +317,14 @@ bool kek_pin_begin(struct kek *k, bool turn, int *fd, bool *renewed)
 	if (pin_spent(k))
 		return false;
 	hear_of_checks(k);
-	if (pin_spent(k) || (!turn && !pin_proven(k)) || !pin_file_identity(k, &now) || !open_pin_file(k, fd))
+	if (pin_spent(k))
+		return false;
+	if (!pin_file_identity(k, &now)) {
+		if (!k->config->pin_sealed)
+			note_pin_trouble(k, strerror(errno));
+		return false;
+	}
+	if ((!turn && !pin_proven(k)) || !open_pin_file(k, fd))
 		return false;
 	if (k->pin.state == PIN_GOOD && same_pin(&now, &k->pin))
 		return true;
@@ -320,6 +340,11 @@ bool kek_pin_begin(struct kek *k, bool turn, int *fd, bool *renewed)
 	}
 	k->pin_in_flight = true;
 	return true;
+}
+
+const char *kek_pin_trouble(const struct kek *k)
+{
+	return k->pin_trouble[0] != '\0' && !pin_spent(k) ? k->pin_trouble : NULL;
 }
 
 void kek_pin_refused(struct kek *k)

@@ -62,6 +62,8 @@ bool kek_seals_pin(const struct kek *k);
 bool kek_pin_gone(const struct kek *k);
 /* May log in; *fd: the PIN file, or the page that a TPM unsealed it to, or -1; *renewed: a new PIN after one that was refused. */
 bool kek_pin_begin(struct kek *k, bool turn, int *fd, bool *renewed);
+/* Why kek_pin_begin had no file to hand over, as one line with what to do; NULL: it had, or another reason not to. */
+const char *kek_pin_trouble(const struct kek *k);
 void kek_pin_end(struct kek *k, bool *turn, bool refused, bool good);
 void kek_pin_refused(struct kek *k);
 void kek_pin_abandon(struct kek *k, bool *turn); /* nobody saw the result, if it was tried */

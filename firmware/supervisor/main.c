@@ -207,7 +207,11 @@ static int make_run_dir(const char *path)
 		log_error("run_dir %s: cannot be made: %s; make it", path, strerror(errno));
 		return error_from_errno(errno);
 	}
-	if (stat(path, &st) != 0 || !S_ISDIR(st.st_mode) || st.st_uid != geteuid() || (st.st_mode & 022) != 0) {
+	if (stat(path, &st) != 0 || !S_ISDIR(st.st_mode)) {
+		log_error("run_dir %s: this is no directory; name another in [agent]", path);
+		return ERR_CONFIG;
+	}
+	if (st.st_uid != geteuid() || (st.st_mode & 022) != 0) {
 		log_error("run_dir %s: others may write to it, or it is not this user's; chown and chmod 0755 it", path);
 		return ERR_DENIED;
 	}
@@ -365,6 +369,7 @@ static void read_options(struct options *o, int argc, char **argv)
 			fputs(usage, stdout);
 			exit(0);
 		default:
+			fputs("fallgated: see fallgated --help\n", stderr);
 			exit(error_exit_code(ERR_USAGE));
 		}
 	}
@@ -372,6 +377,22 @@ static void read_options(struct options *o, int argc, char **argv)
 		fprintf(stderr, "fallgated: %s: there are no such arguments; see fallgated --help\n", argv[optind]);
 		exit(error_exit_code(ERR_USAGE));
 	}
+}
+
+/* Without them nothing is decided, proven or served, and what then goes wrong does not name the reason. */
+static int find_programs(const struct config *c)
+{
+	static const char *const programs[] = { "fallgate-hsm", "fallgate-mgmt", "fallgate-dataplane" };
+	char path[PATH_MAX_BYTES + 32];
+
+	for (size_t i = 0; i < sizeof programs / sizeof programs[0]; i++) {
+		snprintf(path, sizeof path, "%s/%s", c->libexec_dir, programs[i]);
+		if (access(path, X_OK) != 0) {
+			fprintf(stderr, "%s: %s; the agent's programs are where libexec_dir or --libexec says\n", path, strerror(errno));
+			return ERR_CONFIG;
+		}
+	}
+	return 0;
 }
 
 static int load(struct config *c, const struct options *o)
@@ -383,7 +404,7 @@ static int load(struct config *c, const struct options *o)
 		fprintf(stderr, "%s\n", errors.line[i]);
 	if (errors.count > CONFIG_ERRORS_MAX)
 		fprintf(stderr, "... and %u more\n", errors.count - CONFIG_ERRORS_MAX);
-	return r;
+	return r != 0 ? r : find_programs(c);
 }
 
 int main(int argc, char **argv)

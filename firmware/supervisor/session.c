@@ -113,6 +113,7 @@ static void on_hello(void *owner, struct child *c)
 	strcpy(m.body.hsm_open.init_args, k->init_args);
 	strcpy(m.body.hsm_open.uri, k->uri);
 	m.body.hsm_open.login_allowed = kek_pin_begin(s->kek, s->pin_turn, &fd, &m.body.hsm_open.pin_renewed);
+	s->pin_withheld = !m.body.hsm_open.login_allowed;
 	m.body.hsm_open.pin_in_page = fd >= 0 && kek_seals_pin(s->kek);
 	if (ask(s, &m, &fd, fd >= 0 ? 1 : 0, STAGE_OPENING) != 0)
 		child_kill(c, NULL);
@@ -128,6 +129,9 @@ static void take_opened(struct session *s, const struct message *m)
 	kek_pin_end(s->kek, &s->pin_turn, s->opened.login_refused, s->opened.verdict == VERDICT_GOOD);
 	kek_note_opened(s->kek, &s->opened);
 	judge_opened(&j, s->pins, &s->opened, time(NULL));
+	/* The process knows no more than that it was given no PIN. */
+	if (s->pin_withheld && j.cause == CAUSE_ACCESS_REVOKED && kek_pin_trouble(s->kek) != NULL)
+		snprintf(j.text, sizeof j.text, "%s", kek_pin_trouble(s->kek));
 	s->events->result(s->owner, s, SESSION_OPENED, &j);
 }
 

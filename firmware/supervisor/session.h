@@ -31,6 +31,7 @@ struct session {
 	bool silent;                   /* ended by us: its death is nobody's news */
 	bool faulted;                  /* no process: its PIN cannot be had, and the owner is about to hear it */
 	bool pin_turn;                 /* it may be the one that tries a new PIN */
+	bool pin_withheld;             /* it was told not to log in */
 	bool asked, ticketed;
 	unsigned probes; /* good ones since the start: the first is a fresh proof */
 	uint64_t nonce, asked_ns;

@@ -349,4 +349,4 @@ def test_version_help_and_nonsense():
 def test_a_full_disk_below_the_output_is_an_error(world):
     with open("/dev/full", "w") as full:
         done = subprocess.run([BUILD / "bin/fallgate", "--credentials", world.files["auditor"], "status"], stdout=full, stderr=subprocess.PIPE)
-    assert done.returncode == 5
+    assert done.returncode == 5 and b"standard output" in done.stderr and done.stderr.count(b"\n") == 1, done.stderr

@@ -177,6 +177,10 @@ static const struct {
 } mistakes[] = {
 	{ "[agent]\nstat_dir = /x\n", NULL, "@/fallgate.conf:2: unknown key stat_dir in [agent]; see fallgate.conf(5)" },
 	{ "[agnet]\nstate_dir = /x\n", NULL, "@/fallgate.conf:2: unknown section [agnet]; known are [agent], [alerts], [tamper] and [kek NAME]" },
+	{ KEK "[agnet]\n", NULL, "@/fallgate.conf:4: unknown section [agnet]; known are [agent], [alerts], [tamper] and [kek NAME]" },
+	{ "[agnet]\n" KEK, NULL, "@/fallgate.conf:1: unknown section [agnet]; known are [agent], [alerts], [tamper] and [kek NAME]" },
+	{ KEK "[kek two]\n; not yet\n", NULL, "@/fallgate.conf: [kek two] has no module; add the line" },
+	{ KEK "[kek main]\n", NULL, "@/fallgate.conf:4: [kek main] stands here a second time; rename one of them" },
 	{ "[agent]\nstate_dir = x\n", NULL, "@/fallgate.conf:2: state_dir = x is not an absolute path; begin it with /" },
 	{ "[agent]\nrun_dir = /x\nrun_dir = /y\n", NULL, "@/fallgate.conf:3: run_dir stands here a second time; keep one" },
 	{ "[agent]\ncoap = localhost:5684\n", NULL, "@/fallgate.conf:2: coap = localhost:5684 is not ADDRESS:PORT with a numeric address; write e.g. 127.0.0.1:5684 or [::1]:5684" },
@@ -236,6 +240,7 @@ static const struct {
 	{ KEK, VOLUME "cache = 1K\n", "@/volumes.d/demo.conf:5: cache = 1K is not a size from 1M to 64G in whole megabytes; leave it out for what memory says" },
 	{ KEK, VOLUME "kernel = fast\n", "@/volumes.d/demo.conf:5: kernel = fast is not known; choose from: auto, portable, aesni_sse, aesni, vaes256, vaes512, armv8" },
 	{ KEK, "[volumes]\nbacking = /x\n", "@/volumes.d/demo.conf:2: unknown section [volumes]; a volume's file has one: [volume]" },
+	{ KEK, "[volume]\n", "@/volumes.d/demo.conf: [volume] has no backing; add the line" },
 	{ KEK, "", "@/volumes.d/demo.conf: there is no [volume] section with keys; see fallgate.conf(5)" },
 };
 /* clang-format on */
@@ -285,6 +290,30 @@ static void all_mistakes_are_named_not_the_first(void **state)
 	assert_int_equal(load("[agent]\nstate_dir = x\nzzz = 1\n" KEK "fresh_every = x\n", "[volume]\nbacking = y\nkek = z\n"),
 			 ERR_CONFIG);
 	assert_int_equal(errors.count, 5);
+}
+
+/* Whoever may write the configuration is root, where the agent is. */
+static void a_file_that_everybody_may_write(void **state)
+{
+	char path[200];
+
+	(void)state;
+	assert_int_equal(load("[agent]\n" KEK, VOLUME), 0); /* a section may be empty */
+	for (unsigned i = 0; i < 2; i++) {
+		snprintf(path, sizeof path, "%s/%s", dir, i == 0 ? "fallgate.conf" : "volumes.d/demo.conf");
+		assert_int_equal(chmod(path, 0646), 0);
+		snprintf(path, sizeof path, "%s/fallgate.conf", dir);
+		assert_int_equal(config_load(&config, path, NULL, &errors), ERR_CONFIG);
+		assert_non_null(strstr(errors.line[0], "everybody may write to it (mode 0646)"));
+		assert_int_equal(chmod(path, 0644), 0);
+	}
+}
+
+static void no_file_at_all(void **state)
+{
+	(void)state;
+	assert_int_equal(config_load(&config, dir, NULL, &errors), ERR_CONFIG);
+	assert_non_null(strstr(errors.line[0], "this is a folder"));
 }
 
 static void two_volumes_on_one_backing(void **state)
@@ -344,6 +373,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_mistake_has_its_line),
 		cmocka_unit_test(all_mistakes_are_named_not_the_first),
+		cmocka_unit_test(a_file_that_everybody_may_write),
+		cmocka_unit_test(no_file_at_all),
 		cmocka_unit_test(a_good_configuration_is_read_whole),
 		cmocka_unit_test(defaults),
 		cmocka_unit_test(a_line_of_many_bytes_is_read_whole),

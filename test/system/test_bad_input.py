@@ -15,6 +15,10 @@ from lab import SOFTHSM
 CONFIG = [
     ("unknown key", ("fallgate.conf", "state_dir =", "stat_dir ="), 3, ["fallgate.conf:2", "stat_dir"]),
     ("unknown section", ("fallgate.conf", "[agent]", "[agnet]"), 3, ["agnet"]),
+    ("unknown section without keys", ("fallgate.conf", "[agent]", "[agnet]\n[agent]"), 3, ["agnet"]),
+    ("watchdog that is not there", ("fallgate.conf", "[agent]", "[agent]\nwatchdog = /nowhere"), 9, ["watchdog", "/nowhere"]),
+    ("entropy that is not there", ("fallgate.conf", "[agent]", "[agent]\nentropy = /dev/nowhere"), 9, ["entropy", "/dev/nowhere"]),
+    ("tamper line that is not there", ("fallgate.conf", "[agent]", "[tamper]\nsource = gpio:/dev/nowhere:3:low\n[agent]"), 9, ["tamper", "/dev/nowhere"]),
     ("bad duration", ("fallgate.conf", "[kek main]", "[kek main]\nprobe_interval = soon"), 3, ["probe_interval", "soon"]),
     ("negative budget", ("fallgate.conf", "[kek main]", "[kek main]\noutage_budget = -1s"), 3, ["outage_budget", "-1s"]),
     ("a PIN in the URI", ("fallgate.conf", "?pin-source=file:", "?pin-value=1234&x="), 3, ["pin-value", "pin-source"]),
@@ -69,6 +73,19 @@ def test_two_volumes_on_one_backing_file(lab):
     lab.write_volume("two", "64M", backing=lab.root / "volumes/same.img")
     result = check_config(lab)
     assert result.code == 3 and "one" in result.out + result.err and "two" in result.out + result.err
+
+
+def test_programs_that_are_not_there(lab):
+    lab.write_volume("demo", "64M")
+    result = lab.run(lab.bin / "fallgated", "--config", lab.root / "fallgate.conf", "--libexec", lab.root, "--check", check=False, timeout=20)
+    assert result.code == 3 and "fallgate-hsm" in result.err and "--libexec" in result.err, result
+
+
+def test_a_state_directory_that_others_may_enter(lab):
+    lab.write_volume("demo", "64M")
+    (lab.root / "state").chmod(0o755)
+    result = check_config(lab)
+    assert result.code == 17 and "chmod 0700" in result.out + result.err, result
 
 
 def test_a_bad_name(lab):

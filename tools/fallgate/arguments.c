@@ -66,10 +66,10 @@ static const struct verb_row verbs[VERB_COUNT] = {
 	[VERB_VOLUME_CHECK]          = { "volume check",          OPT_HEADER,            OPERAND_NEEDED, "NAME or a path", true, true },
 	[VERB_VOLUME_SCRUB]          = { "volume scrub",          OPT_REPAIR,            OPERAND_NEEDED, "NAME",           true, true },
 	[VERB_VOLUME_DUMP]           = { "volume dump",           OPT_SECTOR | OPT_HEADER, OPERAND_NEEDED, "NAME or a path", true, true },
-	[VERB_VOLUME_REPAIR_HEADER]  = { "volume repair-header",  0,                     OPERAND_NEEDED, "NAME or a path", true, true },
+	[VERB_VOLUME_REPAIR_HEADER]  = { "volume repair-header",  0,                     OPERAND_NEEDED, "a path", true, true },
 	[VERB_VOLUME_REPAIR_LOG]     = { "volume repair-log",     OPT_YES,               OPERAND_NEEDED, "NAME",           true, true },
 	[VERB_VOLUME_SALVAGE]        = { "volume salvage",        OPT_OUT | OPT_HEADER,  OPERAND_NEEDED, "NAME",           true, true },
-	[VERB_VOLUME_HEADER_BACKUP]  = { "volume header-backup",  OPT_OUT,               OPERAND_NEEDED, "NAME or a path", true, true },
+	[VERB_VOLUME_HEADER_BACKUP]  = { "volume header-backup",  OPT_OUT,               OPERAND_NEEDED, "a path", true, true },
 	[VERB_VOLUME_HEADER_RESTORE] = { "volume header-restore", OPT_HEADER | OPT_YES,  OPERAND_NEEDED, "NAME or a path", true, true },
 };
 
@@ -121,9 +121,9 @@ const char arguments_help[] =
 	"  volume check NAME|PATH         look at headers, roots, log, nodes\n"
 	"  volume scrub NAME [--repair]   prove every sector and node; --repair: mend copies of nodes\n"
 	"  volume dump NAME|PATH [--sector N]\n"
-	"  volume repair-header NAME|PATH, volume repair-log NAME [--yes]\n"
+	"  volume repair-header PATH, volume repair-log NAME [--yes]\n"
 	"  volume salvage NAME --out FILE [--header FILE]\n"
-	"  volume header-backup NAME|PATH --out FILE\n"
+	"  volume header-backup PATH --out FILE\n"
 	"  volume header-restore NAME|PATH --header FILE [--yes]\n"
 	"\n"
 	"  config check [--config FILE]   look at the configuration without starting anything\n"
@@ -337,7 +337,7 @@ static int read_options(struct arguments *a, int argc, char **argv, int *given, 
 	opterr = 0;
 	while ((option = getopt_long(argc, argv, "", options, &row)) != -1) {
 		if (option == '?' || option == ':' || !option_spelled_out(argv, &options[row])) {
-			snprintf(text, size, "'%.32s' is not an option, or lacks its value, or has one too many",
+			snprintf(text, size, "'%.32s' is not an option, or lacks its value, or has one too many; see 'fallgate --help'",
 				 argv[optind - 1]);
 			return ERR_USAGE;
 		}

@@ -30,7 +30,10 @@ int main(int argc, char **argv)
 		return error_exit_code(code);
 	}
 	code = verbs_run(&a);
-	if (fflush(stdout) != 0 && code == 0)
+	if ((fflush(stdout) != 0 || ferror(stdout)) && code == 0) {
+		fputs("fallgate: standard output could not be written to the end: what was asked for is done, what was said is not whole\n",
+		      stderr);
 		return error_exit_code(ERR_IO);
+	}
 	return code;
 }
