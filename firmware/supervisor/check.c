@@ -49,7 +49,8 @@ static void conclude(struct probe *p, const struct judgement *j)
 		       gate_cause_name(j->cause), j->text, gate_cause_remedy(j->cause));
 		/* The usual reason on a new machine: a module that finds nothing, because it runs as somebody else. */
 		if (p->agent->config.user_hsm.set && (j->cause == CAUSE_UNREACHABLE || j->cause == CAUSE_MODULE_BROKEN))
-			printf("; the module runs as user_hsm (uid %u): may that user read its files?", (unsigned)p->agent->config.user_hsm.uid);
+			printf("; the module runs as user_hsm (uid %u): may that user read its files?",
+			       (unsigned)p->agent->config.user_hsm.uid);
 		printf("\n");
 	}
 	session_kill(&p->session);
@@ -193,7 +194,9 @@ static int check_places(const struct config *c)
 {
 	const struct {
 		const char *key, *value;
-	} places[] = { { "entropy", c->entropy }, { "watchdog", c->watchdog }, { "[tamper] source", c->tamper }, { "tpm", c->tpm } };
+	} places[] = {
+		{ "entropy", c->entropy }, { "watchdog", c->watchdog }, { "[tamper] source", c->tamper }, { "tpm", c->tpm }
+	};
 	int worst = 0;
 
 	for (size_t i = 0; i < sizeof places / sizeof places[0]; i++)

@@ -1,5 +1,6 @@
 /* Reading the configuration: files, sections and lines, each handed to its key's row. What must hold: an unknown section or key,
- * a value out of bounds, a second mention, a file that everybody may write to are errors with a line number and a remedy, never a guess. */
+ * a value out of bounds, a second mention, a file that everybody may write to are errors with a line number and a remedy, never a
+ * guess. */
 #include "config_reader.h"
 
 #include <ctype.h>

@@ -388,7 +388,8 @@ static int find_programs(const struct config *c)
 	for (size_t i = 0; i < sizeof programs / sizeof programs[0]; i++) {
 		snprintf(path, sizeof path, "%s/%s", c->libexec_dir, programs[i]);
 		if (access(path, X_OK) != 0) {
-			fprintf(stderr, "%s: %s; the agent's programs are where libexec_dir or --libexec says\n", path, strerror(errno));
+			fprintf(stderr, "%s: %s; the agent's programs are where libexec_dir or --libexec says\n", path,
+				strerror(errno));
 			return ERR_CONFIG;
 		}
 	}

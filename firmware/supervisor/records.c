@@ -169,11 +169,12 @@ int records_open(struct records *r, const char *state_dir, bool create)
 		if (e != 0 && e != ERR_NOT_FOUND)
 			log_error("%s/device.key: %s; %s", state_dir, error_text(e),
 				  e == ERR_CORRUPT ? "put the 32 bytes of a backup there, or start with an empty state directory"
-				  : e == ERR_NOSPACE ? "free some room there: the agent writes its records and its ledger to this directory"
-						      : "the agent must be able to write to this directory");
+				  : e == ERR_NOSPACE
+					  ? "free some room there: the agent writes its records and its ledger to this directory"
+					  : "the agent must be able to write to this directory");
 	} else if (e != ERR_NOT_FOUND || create) {
-		log_error("state directory %s: %s; make it, mode 0700, where this user can write, or name another (state_dir)", state_dir,
-			  strerror(errno));
+		log_error("state directory %s: %s; make it, mode 0700, where this user can write, or name another (state_dir)",
+			  state_dir, strerror(errno));
 	}
 	if (e != 0)
 		records_close(r);

@@ -337,7 +337,8 @@ static int read_options(struct arguments *a, int argc, char **argv, int *given, 
 	opterr = 0;
 	while ((option = getopt_long(argc, argv, "", options, &row)) != -1) {
 		if (option == '?' || option == ':' || !option_spelled_out(argv, &options[row])) {
-			snprintf(text, size, "'%.32s' is not an option, or lacks its value, or has one too many; see 'fallgate --help'",
+			snprintf(text, size,
+				 "'%.32s' is not an option, or lacks its value, or has one too many; see 'fallgate --help'",
 				 argv[optind - 1]);
 			return ERR_USAGE;
 		}

@@ -31,7 +31,8 @@ int main(int argc, char **argv)
 	}
 	code = verbs_run(&a);
 	if ((fflush(stdout) != 0 || ferror(stdout)) && code == 0) {
-		fputs("fallgate: standard output could not be written to the end: what was asked for is done, what was said is not whole\n",
+		fputs("fallgate: standard output could not be written to the end: what was asked for is done, what was said is "
+		      "not whole\n",
 		      stderr);
 		return error_exit_code(ERR_IO);
 	}
