@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -76,10 +77,20 @@ static void make_link(struct volume *v)
 	snprintf(v->device.path, sizeof v->device.path, "%s", path);
 }
 
+/* Only where it still leads to that device. */
+static void drop_link(const char *path, const char *device)
+{
+	char target[NAME_MAX + 4], found[NAME_MAX + 4];
+	int size = snprintf(target, sizeof target, "../%s", device);
+	ssize_t n = readlink(path, found, sizeof found);
+
+	if (n == size && memcmp(found, target, (size_t)n) == 0)
+		unlink(path);
+}
+
 static void unname(struct volume *v)
 {
-	char path[PATH_MAX_BYTES + 48], target[32], found[64];
-	ssize_t n;
+	char path[PATH_MAX_BYTES + 48], device[24];
 
 	if (v->device.path[0] == '\0')
 		return;
@@ -87,13 +98,30 @@ static void unname(struct volume *v)
 	mark_path(v, path, sizeof path);
 	unlink(path);
 	link_path(v, path, sizeof path);
-	snprintf(target, sizeof target, "../ublkb%u", v->device.number);
-	n = readlink(path, found, sizeof found - 1);
-	if (n > 0 && (size_t)n == strlen(target) && memcmp(found, target, (size_t)n) == 0)
-		unlink(path);
+	snprintf(device, sizeof device, "ublkb%u", v->device.number);
+	drop_link(path, device);
 }
 
-/* What an agent that was killed left: links that lead nowhere, marks of devices that are not there. */
+/* The number may be another's device by now: whoever opened the volume's name would write to that. */
+static void sweep_mark(const struct agent *a, const char *mark, const char *device)
+{
+	static const char key[] = "FALLGATE_VOLUME=";
+	char line[sizeof key + NAME_MAX_BYTES] = "", path[PATH_MAX_BYTES + 40];
+	int fd = open(mark, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+
+	if (fd >= 0 && read(fd, line, sizeof line - 1) < 0)
+		line[0] = '\0';
+	if (fd >= 0)
+		close(fd);
+	unlink(mark);
+	line[strcspn(line, "\n")] = '\0';
+	if (strncmp(line, key, sizeof key - 1) != 0 || !message_name_good(line + sizeof key - 1))
+		return;
+	snprintf(path, sizeof path, "%s/%s", a->config.devices, line + sizeof key - 1);
+	drop_link(path, device);
+}
+
+/* What an agent that was killed left: its marks, the links that they speak of, links that lead nowhere. */
 void device_sweep(struct agent *a)
 {
 	const char *folders[] = { a->config.devices, a->config.run_dir };
@@ -106,8 +134,10 @@ void device_sweep(struct agent *a)
 		d = opendir(folder);
 		for (struct dirent *e = d != NULL ? readdir(d) : NULL; e != NULL; e = readdir(d)) {
 			snprintf(path, sizeof path, "%s/%s", folder, e->d_name);
-			if (i == 0 ? is_link(path) && access(path, F_OK) != 0 : strncmp(e->d_name, "ublkb", 5) == 0)
+			if (i == 0 && is_link(path) && access(path, F_OK) != 0)
 				unlink(path);
+			else if (i == 1 && strncmp(e->d_name, "ublkb", 5) == 0)
+				sweep_mark(a, path, e->d_name);
 		}
 		if (d != NULL)
 			closedir(d);

@@ -159,7 +159,19 @@ static void names_of_a_killed_agent_are_swept_away(void **state)
 	assert_int_equal(symlink("../demo.img", path), 0);
 	put("dev/file", "x");
 	put("devices/ublkb77", "FALLGATE_VOLUME=stale\n");
+	/* the number has another owner by now, and the name is this agent's */
+	put("ublkb78", "x");
+	path_of(path, "dev/taken");
+	assert_int_equal(symlink("../ublkb78", path), 0);
+	put("devices/ublkb78", "FALLGATE_VOLUME=taken\n");
+	/* a mark names what it likes: nothing but a link to that device is touched */
+	put("devices/ublkb79", "FALLGATE_VOLUME=disk\n");
+	put("devices/ublkb80", "FALLGATE_VOLUME=../demo.img\n");
 	device_sweep(agent);
+	path_of(path, "dev/taken");
+	assert_int_equal(lstat(path, &st), -1);
+	path_of(path, "demo.img");
+	assert_int_equal(lstat(path, &st), 0);
 	path_of(path, "dev/stale");
 	assert_int_equal(lstat(path, &st), -1);
 	path_of(path, "devices/ublkb77");
