@@ -16,7 +16,6 @@ void log_line(enum log_level level, const char *format, ...) __attribute__((form
 #define log_warning(...) log_line(LOG_LEVEL_WARNING, __VA_ARGS__)
 #define log_notice(...)  log_line(LOG_LEVEL_NOTICE, __VA_ARGS__)
 #define log_info(...)    log_line(LOG_LEVEL_INFO, __VA_ARGS__)
-#define log_debug(...)   log_line(LOG_LEVEL_DEBUG, __VA_ARGS__)
 
 /* For broken promises (a peer's malformed message, a failed setuid), never for bad weather. Logs and _exit(70). */
 _Noreturn void fatal(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -328,7 +328,8 @@ static bool facts_allow(struct kek *k, struct report *r)
 	return dates_allow(k, r);
 }
 
-void kek_check(struct kek *k, struct report *r)
+/* Finds the key: it is there, the same, and has its rights and dates. */
+static void check_key(struct kek *k, struct report *r)
 {
 	if (find_key(k, r) && facts_allow(k, r)) {
 		r->verdict = VERDICT_GOOD;
@@ -347,7 +348,7 @@ static void walk_up(struct kek *k, struct report *r)
 		return;
 	}
 	if (find_token(k, r) && open_session(k, r))
-		kek_check(k, r);
+		check_key(k, r);
 }
 
 static void load_and_walk_up(struct kek *k, struct report *r)
@@ -419,7 +420,7 @@ void kek_perform(struct kek *k, enum stage stage, const char *what, kek_operatio
 	unsigned long ckr;
 
 	memset(r, 0, sizeof *r);
-	kek_check(k, r);
+	check_key(k, r);
 	if (check_wants_restart(r)) {
 		restarted = true;
 		restart(k, r);

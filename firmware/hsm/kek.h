@@ -44,9 +44,6 @@ void kek_open(struct kek *k, const struct msg_hsm_open *how, int pin_fd, struct 
 
 void kek_close(struct kek *k);
 
-/* Finds the key again: it is there, the same, and has its rights and dates. */
-void kek_check(struct kek *k, struct report *r);
-
 /* An operation with the KEK; the CKR is its result. */
 typedef unsigned long (*kek_operation)(struct kek *k, void *context);
 

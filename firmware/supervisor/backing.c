@@ -57,7 +57,7 @@ static int open_existing(const char *path, int mode)
 	return fd;
 }
 
-int backing_open(const struct volume_config *c, enum opening_kind kind, bool *created, char text[static TEXT_MAX_BYTES])
+static int open_store(const struct volume_config *c, enum opening_kind kind, bool *created, char text[static TEXT_MAX_BYTES])
 {
 	struct stat st;
 	int fd = open_existing(c->backing, kind == OPENING_READ ? O_RDONLY : O_RDWR);
@@ -96,7 +96,7 @@ static void *open_slowly(void *context)
 	struct opening *o = context;
 	bool abandoned;
 
-	o->fd = backing_open(&o->config, o->kind, &o->created, o->text);
+	o->fd = open_store(&o->config, o->kind, &o->created, o->text);
 	pthread_mutex_lock(&lock);
 	o->finished = true;
 	abandoned = o->abandoned;

@@ -21,10 +21,6 @@
 
 enum { FIRST_FD = 3, HIGH_FD = 64, REAP_MS = 20, HEAR_MAX = 64, LAST_WORDS_MAX = 1024 };
 
-#ifndef P_PIDFD
-#define P_PIDFD 3
-#endif
-
 /* ---- the child's side, before exec ---- */
 
 /* Decimal, without stdio. */
@@ -276,9 +272,9 @@ static int watch_child(struct child *c, int channel_fd)
 
 int child_start(struct child *c, const struct child_plan *plan)
 {
-	int pair[2], null_fd = open("/dev/null", O_RDWR | O_CLOEXEC), r;
+	int pair[2], null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
 
-	if (null_fd < 0 || (r = channel_pair(pair)) != 0) {
+	if (null_fd < 0 || channel_pair(pair) != 0) {
 		log_error("%s: cannot be wired: %s", c->label, strerror(errno));
 		if (null_fd >= 0)
 			close(null_fd);

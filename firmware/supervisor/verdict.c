@@ -34,7 +34,7 @@ enum proof verdict_proof(enum hsm_verdict v)
 	return v < VERDICT_COUNT ? meanings[v].proof : PROOF_REFUSED;
 }
 
-enum gate_cause verdict_cause(enum hsm_verdict v)
+static enum gate_cause cause_of(enum hsm_verdict v)
 {
 	return v < VERDICT_COUNT ? meanings[v].cause : CAUSE_MODULE_BROKEN;
 }
@@ -47,7 +47,7 @@ int judgement_error(const struct judgement *j)
 static void say(struct judgement *j, enum hsm_verdict v, const char *text)
 {
 	j->proof = verdict_proof(v);
-	j->cause = verdict_cause(v);
+	j->cause = cause_of(v);
 	log_printable(j->text, sizeof j->text, text);
 	if (j->text[0] == '\0' && v != VERDICT_GOOD)
 		snprintf(j->text, sizeof j->text, "the HSM says: %s", verdict_name(v));

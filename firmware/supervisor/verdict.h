@@ -16,9 +16,8 @@ struct judgement {
 	char text[TEXT_MAX_BYTES];
 };
 
-/* What each verdict means. */
+/* What each verdict means: definite or not. */
 enum proof verdict_proof(enum hsm_verdict v);
-enum gate_cause verdict_cause(enum hsm_verdict v);
 /* ERR_* for the outside: 0, ERR_REFUSED, ERR_UNREACHABLE. */
 int judgement_error(const struct judgement *j);
 

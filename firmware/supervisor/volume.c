@@ -18,7 +18,6 @@
 /* A dataplane of a supervisor that died holds its backing store for up to 1 s. */
 enum {
 	BUSY_S = 3,
-	BUSY_RETRY_MS = 200,
 	KEYLESS_END_MS = 2000,
 	RESTART_MAX_S = 5,
 	UNLOCK_RETRY_MAX_S = 30,
@@ -145,7 +144,7 @@ void volume_queue(struct volume *v, enum gate_event event, enum gate_cause cause
 }
 
 /* Steps never nest: what happens inside one waits for its end. */
-void volume_flush_queue(struct volume *v)
+static void flush_queue(struct volume *v)
 {
 	if (v->stepping)
 		return;
@@ -172,7 +171,7 @@ void volume_feed(struct volume *v, enum gate_event event, enum gate_cause cause,
 	if (text != NULL)
 		log_printable(v->text, sizeof v->text, text);
 	volume_queue(v, event, cause);
-	volume_flush_queue(v);
+	flush_queue(v);
 	if (strcmp(before, v->text) != 0)
 		manage_push_volume(v->agent, v); /* a step that changed nothing else pushes nothing */
 }

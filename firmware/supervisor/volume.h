@@ -144,7 +144,6 @@ void volume_status(const struct volume *v, struct msg_mg_volume *out);
 
 /* ---- for effects.c and unlock.c ---- */
 void volume_queue(struct volume *v, enum gate_event event, enum gate_cause cause);
-void volume_flush_queue(struct volume *v);
 void volume_start_dataplane(struct volume *v);
 void volume_stop_dataplane(struct volume *v);
 void volume_send_deadlines(struct volume *v);
@@ -208,9 +207,6 @@ typedef void opening_done(void *context, int fd, bool created, const char *text)
 int opening_start(struct opening **out, struct agent *a, const struct volume_config *c, enum opening_kind kind,
 		  opening_done *done, void *context);
 void opening_abandon(struct opening *o); /* done is not called any more; what was opened or made is closed and removed */
-
-/* The same at once. */
-int backing_open(const struct volume_config *c, enum opening_kind kind, bool *created, char text[static TEXT_MAX_BYTES]);
 
 /* Closes them and does not wait for that: a close can hang as an open can. */
 void close_elsewhere(const int *fds, unsigned count);

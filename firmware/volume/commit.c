@@ -486,7 +486,7 @@ int engine_commit(struct volume *v)
 /* --- flushing ---------------------------------------------------------------------------------------------------------- */
 
 /* With tree.lock. Never past a node that is on its way: its data may be settled, it is not. */
-void engine_settle(struct volume *v, uint64_t ctr)
+static void settle(struct volume *v, uint64_t ctr)
 {
 	struct log *l = &v->log;
 
@@ -511,7 +511,7 @@ static int flush_device(struct volume *v)
 		engine_fail(v, "a flush of the device", r);
 	} else {
 		v->flushed = covers;
-		engine_settle(v, ctr);
+		settle(v, ctr);
 	}
 	pthread_cond_broadcast(&v->changed);
 	return r;
@@ -532,7 +532,7 @@ int engine_flush(struct volume *v)
 			r = flush_device(v);
 	}
 	if (r == 0 && v->flushed == v->writes)
-		engine_settle(v, v->log.written_ctr);
+		settle(v, v->log.written_ctr);
 	pthread_mutex_unlock(&v->tree.lock);
 	return r;
 }

@@ -189,7 +189,6 @@ void engine_open_gate(struct volume *v);
 bool engine_due(const struct volume *v);
 
 void engine_fail(struct volume *v, const char *what, int error);
-void engine_settle(struct volume *v, uint64_t ctr);
 uint64_t engine_now_ns(void);
 
 int engine_log_init(struct volume *v, size_t held_sectors, uint64_t entries_max);

@@ -205,7 +205,8 @@ int write_durably(struct block *dev, const void *in, size_t size, uint64_t at)
 	return r < 0 ? r : dev->ops->flush(dev);
 }
 
-int root_write(struct block *dev, const struct geometry *g, uint64_t seq, uint8_t block[static SECTOR_BYTES])
+/* A sealed root block, to both rings, each followed by a flush. */
+static int write_root(struct block *dev, const struct geometry *g, uint64_t seq, uint8_t block[static SECTOR_BYTES])
 {
 	block_checksum(block);
 	for (unsigned c = 0; c < 2; c++) {
@@ -336,7 +337,7 @@ static int write_bodies(struct block *dev, const struct geometry *g, const uint8
 		if (r < 0)
 			return r;
 	}
-	return root_write(dev, g, 1, root);
+	return write_root(dev, g, 1, root);
 }
 
 static int write_volume(struct block *dev, const struct geometry *g, const uint8_t *header, uint8_t *root, const uint8_t *zeroes)

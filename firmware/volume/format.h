@@ -32,7 +32,4 @@ int roots_read(struct block *dev, struct keyring *keys, const struct geometry *g
 /* Writes blocks whose completion makes them durable: natively, or by a flush after them. */
 int write_durably(struct block *dev, const void *in, size_t size, uint64_t at);
 
-/* Writes a sealed root block to both rings, each followed by a flush. */
-int root_write(struct block *dev, const struct geometry *g, uint64_t seq, uint8_t block[static SECTOR_BYTES]);
-
 #endif

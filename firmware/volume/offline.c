@@ -62,20 +62,7 @@ static void put_line(struct offline *w, enum offline_severity severity, const ch
 	w->sink->say(w->sink->context, severity, log_printable(line, sizeof line, text));
 }
 
-void offline_say(struct offline *w, enum offline_severity severity, const char *format, ...)
-{
-	char text[LINE_BYTES + 1];
-	va_list arguments;
-
-	offline_end_stretch(w);
-	va_start(arguments, format);
-	vsnprintf(text, sizeof text, format, arguments);
-	va_end(arguments);
-	count_finding(w, severity);
-	put_line(w, severity, text);
-}
-
-void offline_end_stretch(struct offline *w)
+static void end_stretch(struct offline *w)
 {
 	struct stretch_told *s = &w->stretch;
 	char text[LINE_BYTES + 1];
@@ -91,6 +78,19 @@ void offline_end_stretch(struct offline *w)
 	put_line(w, OFFLINE_LOSS, text);
 }
 
+void offline_say(struct offline *w, enum offline_severity severity, const char *format, ...)
+{
+	char text[LINE_BYTES + 1];
+	va_list arguments;
+
+	end_stretch(w);
+	va_start(arguments, format);
+	vsnprintf(text, sizeof text, format, arguments);
+	va_end(arguments);
+	count_finding(w, severity);
+	put_line(w, severity, text);
+}
+
 void offline_lost(struct offline *w, uint64_t first, uint64_t count, const char *what)
 {
 	struct stretch_told *s = &w->stretch;
@@ -100,7 +100,7 @@ void offline_lost(struct offline *w, uint64_t first, uint64_t count, const char 
 		s->count += count;
 		return;
 	}
-	offline_end_stretch(w);
+	end_stretch(w);
 	*s = (struct stretch_told){ .first = first, .count = count, .what = what };
 }
 
@@ -108,7 +108,7 @@ static void end_findings(struct offline *w)
 {
 	char text[LINE_BYTES + 1];
 
-	offline_end_stretch(w);
+	end_stretch(w);
 	if (w->unsaid == 0)
 		return;
 	snprintf(text, sizeof text, "%llu more findings are counted and not shown", (unsigned long long)w->unsaid);

@@ -532,7 +532,7 @@ static void records_of(struct salvage *s, uint64_t lba, struct versions *v)
 
 struct leaf {
 	bool there;
-	uint64_t index, ctr;
+	uint64_t ctr;
 	struct word_from_above word;
 };
 
@@ -589,7 +589,7 @@ static bool log_knows(const struct salvage *s, uint64_t first, uint64_t end)
 
 static int take_leaf(struct salvage *s, uint64_t index, const uint8_t *block)
 {
-	struct leaf leaf = { .index = index };
+	struct leaf leaf = { 0 };
 	uint64_t first = index * s->g->fanout, left = s->g->n_sectors - first;
 	size_t count = left < s->g->fanout ? (size_t)left : s->g->fanout;
 	bool readable[FANOUT] = { false };

@@ -49,7 +49,6 @@ __attribute__((format(printf, 3, 4))) void offline_say(struct offline *w, enum o
 
 /* One more sector (or count of them) of which the same can be said; `what` is kept, not copied. Adds to lost. */
 void offline_lost(struct offline *w, uint64_t first, uint64_t count, const char *what);
-void offline_end_stretch(struct offline *w);
 
 /* So many bytes of work are done. 0, or the error to leave with: somebody wants the verb to stop. */
 int offline_step(struct offline *w, uint64_t bytes);

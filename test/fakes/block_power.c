@@ -315,6 +315,19 @@ struct block *power_new(uint64_t size)
 	return &m->block;
 }
 
+struct block *power_copy(struct block *from)
+{
+	struct block *to = power_new(from->size);
+	uint8_t page[POWER_PAGE];
+
+	for (uint64_t at = 0; at < from->size; at += POWER_PAGE)
+		if (from->ops->read(from, page, POWER_PAGE, at) != 0 || to->ops->write(to, page, POWER_PAGE, at) != 0)
+			abort();
+	if (to->ops->flush(to) != 0)
+		abort();
+	return to;
+}
+
 static void mark_lower(struct power *m, uint64_t value)
 {
 	uint8_t page[POWER_PAGE] = { 0 };
@@ -536,11 +549,6 @@ size_t power_pending(const struct power_cursor *c)
 size_t power_fresh(const struct power_cursor *c)
 {
 	return c->fresh;
-}
-
-uint32_t power_pending_page(const struct power_cursor *c, size_t i)
-{
-	return c->pending.items[i].page;
 }
 
 bool power_doomed(const struct power_cursor *c)

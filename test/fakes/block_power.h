@@ -24,6 +24,7 @@ struct power_event {
 
 /* All zero, durable, not recording. size is a multiple of 4096. Closed by ops->close; never NULL. */
 struct block *power_new(uint64_t size);
+struct block *power_copy(struct block *from); /* all of it durable */
 
 /* Forgets the record; what is there now is durable and where the record begins. */
 void power_record(struct block *b);
@@ -91,9 +92,6 @@ size_t power_cursor_at(const struct power_cursor *c);
 /* How many 4 KiB writes a cut here may lose; the last power_fresh of them belong to the event in flight. */
 size_t power_pending(const struct power_cursor *c);
 size_t power_fresh(const struct power_cursor *c);
-
-/* Which page the i-th of them is. */
-uint32_t power_pending_page(const struct power_cursor *c, size_t i);
 
 /* Some of them were given up by a failed flush: a program that opens this device next would read what is lost already. */
 bool power_doomed(const struct power_cursor *c);
