@@ -30,6 +30,26 @@ enum { LISTEN_FD = 3, SERVER_CHANNEL_FD = 4, CREATOR_CHANNEL_FD = 3, PAD = 0x5a 
 
 const char *stage_bin;
 
+bool stage_begin(int argc, char **argv)
+{
+	if (argc < 2)
+		return false;
+	stage_bin = argv[1];
+	if (argc > 2)
+		cmocka_set_test_filter(argv[2]);
+	return true;
+}
+
+bool stage_has_server(size_t tests)
+{
+	const char *preload = getenv("FALLGATE_TEST_PRELOAD");
+
+	if (preload == NULL || strcmp(preload, "none") != 0)
+		return true;
+	fprintf(stderr, "skipped: %zu tests: this compiler's sanitizer cannot be loaded into nbdkit\n", tests);
+	return false;
+}
+
 static void show_log(struct stage *s)
 {
 	char *log = stage_log(s);
@@ -197,7 +217,7 @@ void stage_start_server(struct stage *s)
 	start(s, NULL);
 }
 
-static void sleep_ms(long ms)
+void sleep_ms(long ms)
 {
 	const struct timespec t = { .tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000 };
 

@@ -32,17 +32,19 @@ struct stage {
 	uint32_t generation;
 };
 
-/* Where things are: from the command line. */
+/* Where things are, from the command line: BIN [NAMES-OF-TESTS]. False: it is not that, exit code 2. */
 extern const char *stage_bin; /* the folder with fallgate-dataplane, fallgate-nbd.so, keyscan */
+bool stage_begin(int argc, char **argv);
+bool stage_has_server(size_t tests); /* false: nbdkit cannot have this build's plugin, and it was said that so many are skipped */
 
 void stage_make(struct stage *s);
 void stage_end(struct stage *s);
 
 /* ---- programs ---- */
 
-void stage_start_creator(struct stage *s);   /* and takes its HELLO */
-void stage_start_server(struct stage *s);    /* likewise */
-void stage_start_job(struct stage *s);       /* likewise */
+void stage_start_creator(struct stage *s);                            /* and takes its HELLO */
+void stage_start_server(struct stage *s);                             /* likewise */
+void stage_start_job(struct stage *s);                                /* likewise */
 void stage_start_with(struct stage *s, const char *const *arguments); /* fallgate-dataplane with these; likewise */
 int stage_wait_end(struct stage *s, int ms); /* the exit code, -SIGNAL, or fails the test when it does not end */
 void stage_kill(struct stage *s);
@@ -51,6 +53,7 @@ char *stage_log(struct stage *s); /* to be freed */
 /* ---- the supervisor's part ---- */
 
 uint64_t boottime_ns(void);
+void sleep_ms(long ms);
 void stage_send(struct stage *s, struct message *m, const int *fds, unsigned count);
 void stage_next(struct stage *s, enum message_type wanted, struct message *m, int ms); /* skips statistics */
 bool stage_next_is(struct stage *s, enum message_type wanted, struct message *m, int ms);

@@ -469,8 +469,7 @@ int main(int argc, char **argv)
 		TEST(version_and_help),
 	};
 
-	if (argc != 2)
-		return 64;
-	stage_bin = argv[1];
+	if (!stage_begin(argc, argv))
+		return 2;
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -55,13 +55,6 @@ static int clear_stage(void **state)
 	return 0;
 }
 
-static void sleep_ms(long ms)
-{
-	const struct timespec t = { .tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000 };
-
-	nanosleep(&t, NULL);
-}
-
 static void order(bool hold)
 {
 	struct message m;
@@ -113,15 +106,16 @@ static void *write_and_read(void *context)
 
 		fill(sector, w->index, number);
 		if (nbd_pwrite(w->nbd, sector, SECTOR, (base + i) * SECTOR, number % 32 == 0 ? LIBNBD_CMD_FLAG_FUA : 0) != 0 ||
-		    (number % 16 == 0 && nbd_flush(w->nbd, 0) != 0) || nbd_pread(w->nbd, seen, SECTOR, (base + i) * SECTOR, 0) != 0 ||
-		    memcmp(seen, sector, SECTOR) != 0) {
+		    (number % 16 == 0 && nbd_flush(w->nbd, 0) != 0) ||
+		    nbd_pread(w->nbd, seen, SECTOR, (base + i) * SECTOR, 0) != 0 || memcmp(seen, sector, SECTOR) != 0) {
 			snprintf(w->error, sizeof w->error, "write %u: %s", number, nbd_get_error());
 			break;
 		}
 		w->last[i] = number;
 		w->count++;
 		fill(sector, w->index, w->last[back]);
-		if (w->last[back] != 0 && (nbd_pread(w->nbd, seen, SECTOR, (base + back) * SECTOR, 0) != 0 || memcmp(seen, sector, SECTOR) != 0))
+		if (w->last[back] != 0 &&
+		    (nbd_pread(w->nbd, seen, SECTOR, (base + back) * SECTOR, 0) != 0 || memcmp(seen, sector, SECTOR) != 0))
 			snprintf(w->error, sizeof w->error, "read back of %u: %s", back, nbd_get_error());
 	}
 	return NULL;
@@ -288,20 +282,19 @@ static void clients_are_counted(void **state)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		STAGED(no_request_notices),          STAGED(a_lock_at_every_distance_from_the_ticket), STAGED(its_time_is_over),
-		STAGED(a_lock_that_does_not_hold),   STAGED(the_supervisors_end_is_the_end),           STAGED(another_volume_in_its_place),
+		STAGED(no_request_notices),
+		STAGED(a_lock_at_every_distance_from_the_ticket),
+		STAGED(its_time_is_over),
+		STAGED(a_lock_that_does_not_hold),
+		STAGED(the_supervisors_end_is_the_end),
+		STAGED(another_volume_in_its_place),
 		STAGED(clients_are_counted),
 	};
-	const char *preload = getenv("FALLGATE_TEST_PRELOAD");
 
-	if (argc != 2)
-		return 64;
-	if (preload != NULL && strcmp(preload, "none") == 0) {
-		fprintf(stderr, "skipped: %zu tests: this compiler's sanitizer cannot be loaded into nbdkit\n",
-			sizeof tests / sizeof tests[0]);
+	if (!stage_begin(argc, argv))
+		return 2;
+	if (!stage_has_server(sizeof tests / sizeof tests[0]))
 		return 77;
-	}
-	stage_bin = argv[1];
 	signal(SIGPIPE, SIG_IGN);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -29,7 +29,7 @@
 #include "revocation/revocation.h"
 #include "stage.h"
 
-enum { WRITERS = 4, SECTORS_EACH = 512, SECTOR = 4096, SIZE_SECTORS = STAGE_SIZE / SECTOR };
+enum { WRITERS = 4, SECTORS_EACH = 512, SECTOR = 4096 };
 
 static struct stage stage;
 
@@ -47,13 +47,6 @@ static int clear_stage(void **state)
 	(void)state;
 	stage_end(&stage);
 	return 0;
-}
-
-static void sleep_ms(long ms)
-{
-	const struct timespec t = { .tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000 };
-
-	nanosleep(&t, NULL);
 }
 
 static void client_ends(struct nbd_handle *nbd)
@@ -697,16 +690,11 @@ int main(int argc, char **argv)
 		TEST(plaintext_does_not_stay),
 		TEST(the_process_is_walled_in),
 	};
-	const char *preload = getenv("FALLGATE_TEST_PRELOAD");
 
-	if (argc != 2)
-		return 64;
-	if (preload != NULL && strcmp(preload, "none") == 0) {
-		fprintf(stderr, "skipped: %zu tests: this compiler's sanitizer cannot be loaded into nbdkit\n",
-			sizeof tests / sizeof tests[0]);
+	if (!stage_begin(argc, argv))
+		return 2;
+	if (!stage_has_server(sizeof tests / sizeof tests[0]))
 		return 77;
-	}
-	stage_bin = argv[1];
 	signal(SIGPIPE, SIG_IGN);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
-/* The one-shot that does jobs: what it takes, what it refuses, and that keys never outlive an order, a deadline or a listener. A pipe
- * that is full before the job begins holds a job where the test wants it: findings wait. */
+/* The one-shot that does jobs: what it takes, what it refuses, and that keys never outlive an order, a deadline or a listener. A
+ * pipe that is full before the job begins holds a job where the test wants it: findings wait. */
 #include <fcntl.h>
 #include <poll.h>
 #include <setjmp.h>
@@ -136,8 +136,8 @@ static void expect_end(bool self, uint8_t cause, int error, const char *says)
 	assert_true(m.body.dp_wiped.wiped_ns >= m.body.dp_wiped.cut_ns && m.body.dp_wiped.cut_ns > 0);
 	stage_next(&stage, MSG_DP_JOB_DONE, &m, PATIENCE_MS);
 	if (m.body.dp_job_done.error != error || strstr(m.body.dp_job_done.text, says) == NULL)
-		fail_msg("it ended with %s: \"%s\", not %s: \"%s\"", error_name(m.body.dp_job_done.error), m.body.dp_job_done.text,
-			 error_name(error), says);
+		fail_msg("it ended with %s: \"%s\", not %s: \"%s\"", error_name(m.body.dp_job_done.error),
+			 m.body.dp_job_done.text, error_name(error), says);
 	assert_int_equal(stage_wait_end(&stage, PATIENCE_MS), error_exit_code(error));
 }
 
@@ -583,10 +583,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(the_verbs_of_jobs_are_the_engines),
 	};
 
-	if (argc < 2)
+	if (!stage_begin(argc, argv))
 		return 2;
-	stage_bin = argv[1];
-	if (argc > 2)
-		cmocka_set_test_filter(argv[2]);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -564,16 +564,11 @@ int main(int argc, char **argv)
 		TEST(no_key_is_taken_without_a_deadline_in_the_future),
 		TEST(by_hand_it_says_what_to_do),
 	};
-	const char *preload = getenv("FALLGATE_TEST_PRELOAD");
 
-	if (argc != 2)
-		return 64;
-	if (preload != NULL && strcmp(preload, "none") == 0) {
-		fprintf(stderr, "skipped: %zu tests: this compiler's sanitizer cannot be loaded into nbdkit\n",
-			sizeof tests / sizeof tests[0]);
+	if (!stage_begin(argc, argv))
+		return 2;
+	if (!stage_has_server(sizeof tests / sizeof tests[0]))
 		return 77;
-	}
-	stage_bin = argv[1];
 	signal(SIGPIPE, SIG_IGN);
 	model = calloc(1, STAGE_SIZE);
 	seen = calloc(1, STAGE_SIZE);

@@ -40,13 +40,6 @@ static struct {
 	char block[32];
 } broker;
 
-static void sleep_ms(long ms)
-{
-	const struct timespec t = { .tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000 };
-
-	nanosleep(&t, NULL);
-}
-
 /* ---- the broker ---- */
 
 static void broker_next(enum message_type wanted, struct message *m)
@@ -939,14 +932,11 @@ int main(int argc, char **argv)
 						clear_stage),
 	};
 
-	if (argc < 2)
+	if (!stage_begin(argc, argv))
 		return 2;
-	stage_bin = argv[1];
 	if (access("/dev/ublk-control", R_OK | W_OK) != 0) {
 		printf("no ublk driver here, or no right to it (%s): skipped\n", strerror(errno));
 		return SKIPPED;
 	}
-	if (argc > 2)
-		cmocka_set_test_filter(argv[2]);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

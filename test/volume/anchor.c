@@ -13,17 +13,10 @@ enum { SECTORS = 300, DATA = 20, RANDOM_CUTS = 4 };
 
 static void make(struct rig *g)
 {
-	uint8_t *page = malloc(SECTOR_BYTES);
 	struct block *power;
 
 	rig_format(g, SECTORS * (uint64_t)SECTOR_BYTES);
-	power = power_new(g->dev->size);
-	for (uint64_t at = 0; at < g->dev->size; at += SECTOR_BYTES) {
-		block_memory_peek(g->dev, page, SECTOR_BYTES, at);
-		assert_int_equal(power->ops->write(power, page, SECTOR_BYTES, at), 0);
-	}
-	assert_int_equal(power->ops->flush(power), 0);
-	free(page);
+	power = power_copy(g->dev);
 	g->dev->ops->close(g->dev);
 	g->dev = power;
 	g->options.stepped = true;

@@ -29,18 +29,12 @@ static void make_slots(void)
 /* A formatted volume with some data on a device that can lose power, open. */
 static void make(struct rig *g)
 {
-	uint8_t data[SECTOR_BYTES], *page = malloc(SECTOR_BYTES);
+	uint8_t data[SECTOR_BYTES];
 	struct block *power;
 
 	make_slots();
 	rig_format(g, SECTORS * (uint64_t)SECTOR_BYTES);
-	power = power_new(g->dev->size);
-	for (uint64_t at = 0; at < g->dev->size; at += SECTOR_BYTES) {
-		block_memory_peek(g->dev, page, SECTOR_BYTES, at);
-		assert_int_equal(power->ops->write(power, page, SECTOR_BYTES, at), 0);
-	}
-	assert_int_equal(power->ops->flush(power), 0);
-	free(page);
+	power = power_copy(g->dev);
 	g->dev->ops->close(g->dev);
 	g->dev = power;
 	g->options.stepped = true;
