@@ -296,6 +296,23 @@ int child_start(struct child *c, const struct child_plan *plan)
 	return watch_child(c, pair[0]);
 }
 
+int child_start_one_shot(struct child *c, enum peer peer, const struct config *config, const char *verb)
+{
+	char program[PATH_MAX_BYTES + 32];
+	const char *arguments[] = { program, verb, NULL };
+	struct child_plan plan = { .peer = peer,
+				   .program = program,
+				   .arguments = arguments,
+				   .fds = { -1 },
+				   .fd_count = 1,
+				   .environment = { "GLIBC_TUNABLES=glibc.malloc.perturb=90" },
+				   .locked_memory = true,
+				   .user = config->user_dataplane };
+
+	snprintf(program, sizeof program, "%s/fallgate-dataplane", config->libexec_dir);
+	return child_start(c, &plan);
+}
+
 int child_send(struct child *c, const struct message *m, const int *fds, unsigned count)
 {
 	int r = c->alive ? channel_send(&c->channel, m, fds, count) : ERR_IO;

@@ -58,6 +58,9 @@ struct child_plan {
 /* Starts it. c->label, loop, events and owner are set by the caller. 0, ERR_IO, ERR_NOMEM (logged). */
 int child_start(struct child *c, const struct child_plan *plan);
 
+/* fallgate-dataplane VERB, which does one thing with a volume's key and ends. Likewise. */
+int child_start_one_shot(struct child *c, enum peer peer, const struct config *config, const char *verb);
+
 /* Sends; a peer that does not take it is killed. 0 or ERR_*. */
 int child_send(struct child *c, const struct message *m, const int *fds, unsigned count);
 

@@ -250,21 +250,8 @@ static const struct child_events creator_events = { creator_hello, creator_messa
 
 static int start_creator(struct creation *c)
 {
-	const struct config *g = &c->agent->config;
-	char program[PATH_MAX_BYTES + 32];
-	const char *arguments[] = { program, "create", NULL };
-	struct child_plan plan = { .peer = PEER_CREATOR,
-				   .program = program,
-				   .arguments = arguments,
-				   .fds = { -1 },
-				   .fd_count = 1,
-				   .environment = { "GLIBC_TUNABLES=glibc.malloc.perturb=90" },
-				   .locked_memory = true,
-				   .user = g->user_dataplane };
-
-	snprintf(program, sizeof program, "%s/fallgate-dataplane", g->libexec_dir);
 	snprintf(c->creator.label, sizeof c->creator.label, "creator of %s", c->config.name);
-	return child_start(&c->creator, &plan);
+	return child_start_one_shot(&c->creator, PEER_CREATOR, &c->agent->config, "create");
 }
 
 /* ---- the hsm ---- */

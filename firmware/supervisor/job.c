@@ -393,21 +393,8 @@ static const struct child_events dataplane_events = { on_hello, on_message, on_d
 
 static int start_dataplane(struct job *j)
 {
-	const struct config *c = &j->agent->config;
-	char program[PATH_MAX_BYTES + 32];
-	const char *arguments[] = { program, "offline", NULL };
-	struct child_plan plan = { .peer = PEER_JOB,
-				   .program = program,
-				   .arguments = arguments,
-				   .fds = { -1 },
-				   .fd_count = 1,
-				   .environment = { "GLIBC_TUNABLES=glibc.malloc.perturb=90" },
-				   .locked_memory = true,
-				   .user = c->user_dataplane };
-
-	snprintf(program, sizeof program, "%s/fallgate-dataplane", c->libexec_dir);
 	snprintf(j->dataplane.label, sizeof j->dataplane.label, "job on %s", j->volume->config.name);
-	return child_start(&j->dataplane, &plan);
+	return child_start_one_shot(&j->dataplane, PEER_JOB, &j->agent->config, "offline");
 }
 
 static void backing_opened(void *context, int fd, bool created, const char *text)
