@@ -1,3 +1,5 @@
+"""What the tests of the boards share: their options, and for each file and board a machine that serves a volume."""
+
 import os
 import pathlib
 import sys

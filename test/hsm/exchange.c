@@ -1,3 +1,4 @@
+/* See exchange.h. Every field has the value that a well-behaved peer would send; a test alters the one it is about. */
 #include "exchange.h"
 
 #include <setjmp.h>

@@ -1,3 +1,4 @@
+/* See rig.h. Challenges and ciphertexts are made by OpenSSL, with the public key that the process reports. */
 #include "rig.h"
 
 #include <dlfcn.h>

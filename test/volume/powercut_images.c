@@ -1,3 +1,4 @@
+/* See powercut_images.h. Which points are written out depends on their hashes alone: two runs choose the same. */
 #include "powercut_images.h"
 
 #include <fcntl.h>

@@ -1,3 +1,4 @@
+/* See powercut_play.h. The oracle is asked before each call, and hears afterwards whether it was good. */
 #include "powercut_play.h"
 
 #include <stdio.h>

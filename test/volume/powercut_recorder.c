@@ -1,3 +1,4 @@
+/* See powercut_recorder.h. Two halves: the export as a device, and the log that the daemon wrote, read back. */
 #include "powercut_recorder.h"
 
 #include <errno.h>

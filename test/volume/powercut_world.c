@@ -1,3 +1,4 @@
+/* See powercut_world.h. */
 #include "powercut_world.h"
 
 #include <stdio.h>

@@ -1,3 +1,4 @@
+/* See rig.h. Nothing in here is random: uuid, key and noise follow from constants and seeds. */
 #include "rig.h"
 
 #include <stdlib.h>

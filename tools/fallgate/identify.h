@@ -1,3 +1,4 @@
+/* `fallgate volume identify`, and what udev calls for every disk. */
 #ifndef FALLGATE_TOOLS_IDENTIFY_H
 #define FALLGATE_TOOLS_IDENTIFY_H
 
