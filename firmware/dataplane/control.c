@@ -399,8 +399,7 @@ static int attach_backing(struct control *c, int fd, char *text, size_t text_siz
 	}
 	r = check_header(c, text, text_size);
 	if (r == 0 && (r = new_ring(c)) != 0)
-		refuse(text, text_size, r, "memory for keys: %s; raise the locked-memory limit (LimitMEMLOCK), or check `kernel`",
-		       error_text(r));
+		refuse(text, text_size, r, "%s", keyslot_ring_trouble(r));
 	if (r == 0 && c->prepare != NULL && (r = c->prepare(c->prepare_context)) != 0)
 		refuse(text, text_size, r, "the block device: %s", error_text(r));
 	if (r != 0) {
@@ -575,7 +574,7 @@ static void begin_anew(struct control *c)
 	forget_volume(c);
 	r = check_header(c, text, sizeof text);
 	if (r == 0 && (r = new_ring(c)) != 0)
-		refuse(text, sizeof text, r, "memory for keys: %s", error_text(r));
+		refuse(text, sizeof text, r, "%s", keyslot_ring_trouble(r));
 	if (r != 0) {
 		log_error("volume %s: cannot be held any longer: %s", c->attach.name, text);
 		end(c, 0);

@@ -349,7 +349,7 @@ static int take_order(struct creator *c)
 	if (r != 0)
 		return r;
 	r = keyring_create(&c->ring, SUBKEYS, c->order.kernel[0] != '\0' ? c->order.kernel : NULL);
-	return r == 0 ? 0 : fail(c, r, "memory for keys: %s; raise the locked-memory limit (LimitMEMLOCK)", error_text(r));
+	return r == 0 ? 0 : fail(c, r, "%s", keyslot_ring_trouble(r));
 }
 
 static int create_volume(struct creator *c)

@@ -39,6 +39,13 @@ int keyslot_begin(struct keyslot *s, const struct msg_dp_ticket *ticket, int hsm
 	return r;
 }
 
+const char *keyslot_ring_trouble(int error)
+{
+	return error == ERR_UNSUPPORTED
+		       ? "`kernel` names one that this machine does not have, or none passed its self-test; write auto"
+		       : "no locked memory for keys; raise the limit (LimitMEMLOCK)";
+}
+
 uint8_t *keyslot_payload(struct keyslot *s)
 {
 	return s->page.base;

@@ -25,6 +25,9 @@ void keyslot_init(struct keyslot *s);
 /* Makes the page and takes hsm_fd over (always: it is closed on an error too). 0, ERR_NOMEM, ERR_UNSUPPORTED. */
 int keyslot_begin(struct keyslot *s, const struct msg_dp_ticket *ticket, int hsm_fd);
 
+/* Why there is no ring for the key, with what to do: of keyring_create's errors. */
+const char *keyslot_ring_trouble(int error);
+
 /* The payload's 48 bytes in the page, for a new key's maker. */
 uint8_t *keyslot_payload(struct keyslot *s);
 

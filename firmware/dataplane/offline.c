@@ -510,8 +510,7 @@ static int make_ring(struct job *j)
 	int r = keyring_create(&j->ring, SUBKEYS, forced);
 
 	if (r != 0)
-		return fail(j, r, "memory for keys: %s; raise the locked-memory limit (LimitMEMLOCK), or check `kernel`",
-			    error_text(r));
+		return fail(j, r, "%s", keyslot_ring_trouble(r));
 	keyring_set_deadlines(j->ring, j->heartbeat_ns, j->proof_ns);
 	return 0;
 }

@@ -34,6 +34,17 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 enum { HOW = O_CLOEXEC | O_NOCTTY | O_NONBLOCK };
 
+/* What the line `backing` is to blame for, and no device of the machine and no right of whoever asked. */
+static bool misplaced(int why)
+{
+	static const int reasons[] = { ENOENT, ENOTDIR, EISDIR, EROFS, EACCES, EPERM, ENAMETOOLONG };
+
+	for (size_t i = 0; i < sizeof reasons / sizeof reasons[0]; i++)
+		if (why == reasons[i])
+			return true;
+	return false;
+}
+
 static int say(char text[static TEXT_MAX_BYTES], int error, const struct volume_config *c, const char *why)
 {
 	snprintf(text, TEXT_MAX_BYTES, "backing %.120s: %s", c->backing, why);
@@ -70,13 +81,15 @@ static int open_store(const struct volume_config *c, enum opening_kind kind, boo
 		*created = fd >= 0;
 	}
 	if (fd < 0 && errno == ELOOP)
-		return say(text, ERR_DENIED, c,
+		return say(text, ERR_CONFIG, c,
 			   "a symbolic link that neither root nor the agent owns is not followed; name the file itself");
+	if (fd < 0 && kind == OPENING_CREATE && misplaced(errno))
+		return say(text, ERR_CONFIG, c, strerror(errno));
 	if (fd < 0)
 		return say(text, error_from_errno(errno), c, strerror(errno));
 	if (fstat(fd, &st) != 0 || (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))) {
 		close(fd);
-		return say(text, ERR_UNSUPPORTED, c, "neither a regular file nor a block device");
+		return say(text, ERR_CONFIG, c, "neither a regular file nor a block device");
 	}
 	return fd;
 }

@@ -80,7 +80,10 @@ static void on_death(void *owner, struct child *c, int status)
 	uint64_t wait = (100 * MS_NS) << b->restarts;
 	char text[TEXT_MAX_BYTES];
 
-	if (c->stage == STAGE_NEW)
+	if (c->stage == STAGE_NEW && WIFEXITED(status) && WEXITSTATUS(status) == error_exit_code(ERR_NOT_FOUND))
+		snprintf(text, sizeof text,
+			 "the kernel has no ublk, or it is not loaded: modprobe ublk_drv (linux 6.8 and later)");
+	else if (c->stage == STAGE_NEW)
 		snprintf(text, sizeof text, "fallgate-ublk cannot be run (%s %d): this build has no ublk, or see the log",
 			 WIFSIGNALED(status) ? "signal" : "exit code",
 			 WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));

@@ -205,6 +205,44 @@ static int check_places(const struct config *c)
 	return worst;
 }
 
+static int wrong_backing(const struct volume_config *v, int error, const char *what)
+{
+	printf("%s: backing = %s: %s\n", v->where, v->backing, what);
+	return error;
+}
+
+/* As a creation would find it. */
+static int check_backing(const struct volume_config *v)
+{
+	char folder[PATH_MAX_BYTES];
+	struct stat st;
+
+	if (stat(v->backing, &st) == 0)
+		return S_ISREG(st.st_mode) || S_ISBLK(st.st_mode)
+			       ? 0
+			       : wrong_backing(v, ERR_CONFIG, "neither a regular file nor a block device; name one");
+	if (errno != ENOENT)
+		return wrong_backing(v, ERR_CONFIG, strerror(errno));
+	if (v->size == 0)
+		return wrong_backing(v, ERR_NOT_FOUND, "there is no such file or device; for a new file give a size");
+	snprintf(folder, sizeof folder, "%.*s", (int)(strrchr(v->backing, '/') - v->backing), v->backing);
+	return folder[0] == '\0' || access(folder, F_OK) == 0
+		       ? 0
+		       : wrong_backing(v, ERR_NOT_FOUND, "the folder for the file is not there; make it");
+}
+
+static int check_backings(const struct config *c)
+{
+	int worst = 0;
+
+	for (unsigned i = 0; i < c->volume_count; i++) {
+		int r = check_backing(&c->volumes[i]);
+
+		worst = worst != 0 ? worst : r;
+	}
+	return worst;
+}
+
 /* 0: there, or to be made at the first start */
 static int check_state_dir(struct agent *a)
 {
@@ -233,6 +271,8 @@ int check_run(struct agent *a, int config_error)
 	printf("configuration: good: %u KEKs, %u volumes\n", a->config.kek_count, a->config.volume_count);
 	worst = check_exports(&a->config);
 	r = check_places(&a->config);
+	worst = worst != 0 ? worst : r;
+	r = check_backings(&a->config);
 	worst = worst != 0 ? worst : r;
 	a->read_only = true;
 	r = check_state_dir(a);

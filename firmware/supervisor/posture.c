@@ -152,6 +152,19 @@ static void look_at_tpm(const struct agent *a, struct msg_mg_agent *out)
 			line(out, true, "the PIN of KEK %s is sealed to the boot state", kek_config(a->keks[i])->name);
 }
 
+/* NBD has no encryption of its own. */
+static void look_at_listeners(const struct agent *a, struct msg_mg_agent *out)
+{
+	for (unsigned i = 0; i < a->volume_count; i++) {
+		const struct volume_config *v = &a->volumes[i]->config;
+
+		if (a->volumes[i]->configured && v->export == EXPORT_NBD && v->listen == LISTEN_TCP &&
+		    strncmp(v->listen_path, "127.", 4) != 0 && strcmp(v->listen_path, "::1") != 0)
+			line(out, false, "%s is offered to the network in plaintext (tcp:%s): listen on 127.0.0.1 or unix",
+			     v->name, v->listen_path);
+	}
+}
+
 static void look_at_randomness(const struct agent *a, struct msg_mg_agent *out)
 {
 	char text[160];
@@ -192,6 +205,7 @@ void posture_fill(struct agent *a, struct msg_mg_agent *out)
 	look_at_tpm(a, out);
 	look_at_randomness(a, out);
 	look_at_watchdog(a, out);
+	look_at_listeners(a, out);
 	for (unsigned i = 0; i < a->kek_count; i++)
 		if (kek_software_token(a->keks[i]))
 			line(out, false, "KEK %s is in a software token: for tests only", kek_config(a->keks[i])->name);

@@ -277,6 +277,46 @@ def test_a_file_takes_all_its_room_at_once(lab):
     assert os.stat(backing).st_blocks * 512 >= 64 << 20
 
 
+BACKINGS = [  # name, backing, size, code of the check, of the creation, a word of both
+    ("folder", "/etc", "64M", 3, 3, "/etc"),
+    ("odd", "/dev/null", "64M", 3, 3, "neither a regular file nor a block device"),
+    ("nowhere", "/nowhere/at/all.img", "64M", 9, 3, "/nowhere/at/all.img"),
+    ("missing", "/dev/nowhere", None, 9, 3, "there is no such file or device"),
+]
+
+
+def test_a_backing_that_cannot_be(lab):
+    """The configuration's line is to blame, and not a failing device nor the rights of whoever asked."""
+    for name, backing, size, code, _, word in BACKINGS:
+        path = lab.write_volume(name, size, backing=backing)
+        result = check_config(lab)
+        assert result.code == code and word in result.out and f"{name}.conf" in result.out, result
+        (lab.root / "volumes.d" / f"{name}.conf").unlink()
+        assert path.exists() == (name in ("folder", "odd"))
+    started(lab)
+    for name, backing, size, _, code, word in BACKINGS:
+        lab.write_volume(name, size, backing=backing)
+        result = lab.cli("create", name, role="operator", check=False)
+        assert result.code == code and word in result.err and "config check" in result.err, result
+
+
+def test_a_kernel_that_this_machine_does_not_have(lab):
+    other = "armv8" if os.uname().machine == "x86_64" else "vaes512"
+    backing = lab.write_volume("demo", "64M", more=f"kernel = {other}\n")
+    started(lab)
+    result = create(lab)
+    assert result.code == 20 and "kernel" in result.err and "auto" in result.err, result
+    assert not backing.exists()
+
+
+def test_a_listener_on_the_network_is_called_weak(lab):
+    for name, address in (("inside", "127.0.0.1"), ("outside", "0.0.0.0")):
+        lab.write_volume(name, "64M", more=f"listen = tcp:{address}:10999\n")
+    started(lab)
+    findings = lab.cli("posture", role="auditor").out.splitlines()
+    assert [line.split()[:2] for line in findings if "plaintext (tcp" in line] == [["weak", "outside"]], findings
+
+
 def test_a_volume_larger_than_its_disk(lab):
     if os.geteuid() != 0:
         pytest.skip("needs root to mount a small tmpfs")
