@@ -86,8 +86,9 @@ static void enroll(struct connection *c, const struct message *q)
 {
 	struct agent *a = c->console->agent;
 	const struct msg_con_request *r = &q->body.con_request;
+	const enum role before = credentials_role(a->credentials, r->identity);
 	struct message m;
-	char text[TEXT_MAX_BYTES];
+	char text[TEXT_MAX_BYTES], place[64] = "";
 	int e;
 
 	message_init(&m, MSG_CON_REPLY, q->nonce);
@@ -95,15 +96,19 @@ static void enroll(struct connection *c, const struct message *q)
 		reply(c, &m, q->nonce, ERR_UNSUPPORTED, text);
 		return;
 	}
+	if (before != USER_NONE)
+		snprintf(place, sizeof place, " in the place of the %s of that name", role_name(before));
+	snprintf(text, sizeof text, "%s%s", role_name(r->role), place);
 	e = credentials_enroll(a->credentials, r->identity, r->role, m.body.con_reply.psk);
 	if (e == 0) {
-		log_notice("console: %s enrolled as %s", r->identity, role_name(r->role));
-		audit(a, "enrolled", r->identity, role_name(r->role));
+		log_notice("console: %s enrolled as %s", r->identity, text);
+		audit(a, "enrolled", r->identity, text);
 		manage_push_credential(a, r->identity, r->role, m.body.con_reply.psk);
 		manage_address(a, m.body.con_reply.coap_address, sizeof m.body.con_reply.coap_address);
 	}
+	snprintf(text, sizeof text, "is enrolled%s%s", place, before != USER_NONE ? ", whose key no longer works" : "");
 	reply(c, &m, q->nonce, e,
-	      e == 0           ? "enrolled; the key is shown this once"
+	      e == 0           ? text
 	      : e == ERR_USAGE ? "an identity is 1 to 63 of A-Z a-z 0-9 . _ @ -, a role is auditor, operator or officer"
 			       : "the credentials could not be written; make room in the state directory, see the agent's log");
 }

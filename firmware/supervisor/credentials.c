@@ -145,6 +145,13 @@ int credentials_enroll(struct credentials *c, const char *identity, enum role ro
 	return e;
 }
 
+enum role credentials_role(const struct credentials *c, const char *identity)
+{
+	unsigned at = find(c, identity);
+
+	return at < c->count ? (enum role)c->list[at].role : USER_NONE;
+}
+
 int credentials_remove(struct credentials *c, const char *identity)
 {
 	unsigned at = find(c, identity);

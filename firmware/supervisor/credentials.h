@@ -17,6 +17,9 @@ void credentials_destroy(struct credentials *c);
  * ERR_IO. */
 int credentials_enroll(struct credentials *c, const char *identity, enum role role, uint8_t psk[static PSK_BYTES]);
 
+/* USER_NONE: nobody of that name. */
+enum role credentials_role(const struct credentials *c, const char *identity);
+
 /* 0, ERR_NOT_FOUND, ERR_IO. */
 int credentials_remove(struct credentials *c, const char *identity);
 

@@ -121,6 +121,18 @@ def test_who_may_do_what_is_in_the_ledger(shared):
     assert "operator" in seen["enrolled"] and "removed" in seen
 
 
+def test_who_is_enrolled_anew_is_told_so(lab):
+    def enroll(role, to):
+        return lab.run(lab.bin / "fallgate", "--run-dir", lab.root / "run", "enroll", "--role", role, "otto", "--out", lab.root / to).out
+
+    lab.start()
+    assert "in the place" not in enroll("officer", "first")
+    lab.credentials["officer"] = lab.root / "first"
+    assert "in the place of the officer of that name" in enroll("auditor", "second")
+    assert lab.cli("status", check=False).code == 17
+    lab.wait_for(lambda: "auditor in the place of the officer" in (lab.root / "state/ledger").read_text(), 5, "its line in the ledger")
+
+
 def test_versions(shared):
     for program in ("fallgate", "fallgated", "fallgate-hsm", "fallgate-mgmt", "fallgate-dataplane", "fallgate-custodian"):
         out = shared.run(shared.bin / program, "--version").out

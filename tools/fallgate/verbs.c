@@ -420,7 +420,7 @@ static int run_seal_pin(const struct arguments *a)
 
 static int save_enrolled(const struct arguments *a, const struct msg_con_reply *reply, const char *path)
 {
-	char text[CREDENTIALS_PATH_MAX + 128];
+	char text[CREDENTIALS_PATH_MAX + 2 * TEXT_MAX_BYTES];
 	struct credentials c = { 0 };
 	int error;
 
@@ -431,7 +431,7 @@ static int save_enrolled(const struct arguments *a, const struct msg_con_reply *
 	explicit_bzero(&c, sizeof c);
 	if (error != 0)
 		return fail(a, error, text);
-	snprintf(text, sizeof text, "%s '%s' is enrolled; the credentials are in %s", a->role, a->name, path);
+	snprintf(text, sizeof text, "%s '%s' %s; the credentials are in %s", a->role, a->name, reply->text, path);
 	output_told(a->json, verb_name(a->verb), text);
 	return 0;
 }
