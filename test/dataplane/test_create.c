@@ -275,7 +275,7 @@ static void called_off_at(int point, bool order)
 		stage_lock(&stage, 1);
 	else
 		channel_close(&stage.supervisor);
-	assert_int_equal(stage_wait_end(&stage, 1000), error_exit_code(ERR_REVOKED));
+	assert_int_equal(stage_wait_end(&stage, PATIENCE_MS), error_exit_code(ERR_REVOKED));
 	assert_true(backing_size() <= 0);
 }
 
@@ -300,7 +300,7 @@ static void a_message_out_of_turn_ends_it(void **state)
 	m.body.dp_attach = pins;
 	stage_send(&stage, &m, &fd, 1);
 	close(fd);
-	assert_int_equal(stage_wait_end(&stage, 1000), 70);
+	assert_int_equal(stage_wait_end(&stage, PATIENCE_MS), 70);
 }
 
 /* A file system of 128 KiB: the line says what is missing, and the file is as empty as before. */

@@ -320,13 +320,13 @@ static void an_order_wipes_at_once_whatever_the_worker_does(void **state)
 	began = boottime_ns();
 	stage_lock(&stage, 12);
 	stage_next(&stage, MSG_DP_WIPED, &m, PATIENCE_MS);
-	assert_true(m.body.dp_wiped.wiped_ns - began < 60000000u);
+	assert_true(m.body.dp_wiped.wiped_ns - began < 500000000u); /* as in test_lock.c: a shared test machine */
 	assert_int_equal(m.body.dp_wiped.cause, 12);
 	stage_next(&stage, MSG_DP_JOB_DONE, &m, PATIENCE_MS);
 	assert_int_equal(m.body.dp_job_done.error, ERR_REVOKED);
 	assert_int_equal(m.body.dp_job_done.counts.repairable, 0); /* what did not open any more is no damage */
 	assert_int_equal(m.body.dp_job_done.counts.lost, 0);
-	assert_int_equal(stage_wait_end(&stage, 1000), error_exit_code(ERR_REVOKED));
+	assert_int_equal(stage_wait_end(&stage, PATIENCE_MS), error_exit_code(ERR_REVOKED));
 }
 
 static void the_end_of_the_supervisor_is_the_end(void **state)
@@ -334,7 +334,7 @@ static void the_end_of_the_supervisor_is_the_end(void **state)
 	(void)state;
 	run_stuck();
 	channel_close(&stage.supervisor);
-	assert_int_equal(stage_wait_end(&stage, 1000), 0);
+	assert_int_equal(stage_wait_end(&stage, PATIENCE_MS), 0);
 }
 
 static void deadlines_are_kept(void **state)

@@ -260,7 +260,7 @@ static void a_damaged_sector_is_an_error_and_the_rest_is_not(void **state)
 	assert_memory_equal(seen, model, 5 * 4096);
 	assert_int_equal(nbd_pread(nbd, seen, 4 * 4096, 6 * 4096, 0), 0);
 	assert_memory_equal(seen, model + 6 * 4096, 4 * 4096);
-	stage_next(&stage, MSG_DP_EVENT, &m, 2000);
+	stage_next(&stage, MSG_DP_EVENT, &m, PATIENCE_MS);
 	assert_int_equal(m.body.dp_event.event, DP_EVENT_BAD_TAG);
 	assert_true(m.body.dp_event.count >= 1);
 	/* writing it whole heals it */

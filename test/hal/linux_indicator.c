@@ -319,7 +319,7 @@ static void one_that_hangs_is_left_behind(void **state)
 	assert_int_equal(indicator_open(&i, where, why, sizeof why), 0);
 	for (int k = 0; k < 1000; k++)
 		indicator_show(i, INDICATOR_ALARM, "");
-	assert_true(now_ms() - began < 400);
+	assert_true(now_ms() - began < 2000); /* not one of the thousand waits */
 	indicator_close(i);
 	assert_true(now_ms() - began < 5000);
 	close(fd);

@@ -90,7 +90,7 @@ static void hsm_open(const struct message *q)
 	if (mode_is("hang-open"))
 		hang();
 	if (mode_is("slow-open"))
-		usleep(60000);
+		usleep(250000);
 	if (mode_is("slow-refuse-pin"))
 		usleep(250000);
 	message_init(&m, MSG_HSM_OPENED, q->nonce);
