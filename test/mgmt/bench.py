@@ -19,10 +19,17 @@ STATES = {"LOCKED": 0, "AVAILABLE": 2, "LOCKING": 5, "INACCESSIBLE": 7}
 COMMANDED = 12
 
 
-def free_port():
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+def free_port(taken=[0]):
+    """Below those that the kernel gives to whoever asks for any: between here and its use no client of a test beside this one gets it."""
+    while True:
+        taken[0] += 1
+        port = 10000 + (os.getpid() * 101 + taken[0]) % 10000
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+            try:
+                s.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
 
 
 class Lines:
@@ -53,7 +60,7 @@ class Lines:
         except queue.Empty:
             return None
 
-    def expect(self, pattern, timeout=5):
+    def expect(self, pattern, timeout=20):
         """The next line that matches; others are passed over."""
         end = time.monotonic() + timeout
         seen = []
@@ -66,7 +73,7 @@ class Lines:
                 return line
         raise AssertionError(f"no line {pattern!r} within {timeout} s; seen: {seen}; errors: {self.errors[-5:]}")
 
-    def expect_error(self, *words, timeout=5):
+    def expect_error(self, *words, timeout=20):
         """A line of standard error with all the words: it may come after what standard output says of it."""
         end = time.monotonic() + timeout
         while not any(all(word in line for word in words) for line in self.errors):
@@ -162,11 +169,11 @@ class Probe(Lines):
     def __init__(self, address, identity, key):
         super().__init__([BUILD / "test-bin/coap_probe", address, identity, key])
 
-    def ask(self, line, timeout=10):
+    def ask(self, line, timeout=20):
         self.tell(line)
         return Answer(self.expect("^reply", timeout))
 
-    def notified(self, timeout=1):
+    def notified(self, timeout=10):
         return Answer(self.expect("^notify", timeout))
 
 
