@@ -146,6 +146,7 @@ static void adopt(struct creation *c)
 	snprintf(v->identity, sizeof v->identity, "%s", c->request.identity);
 	volume_audit(v, "created", v->gate.state, "");
 	volume_write_gate(v);
+	manage_push_volume(a, v); /* who is told that it is made, and asks then, finds it made */
 	finish(c, 0, v->gate.latched ? "created; the gate is latched: an officer's restore opens it" : "created");
 	if (c->config.attach_auto && v->gate.state == GATE_LOCKED)
 		volume_feed(v, EV_ATTACH, CAUSE_NONE, c->request.identity, NULL);
