@@ -242,9 +242,7 @@ def story(lab):
     row("create a 1 GiB volume (proof of the KEK, wrap, format)", f"{(time.monotonic() - before) * 1000:.0f} ms")
     lab.cli("create", "load", role="operator")
     for name in ("demo", "load"):
-        if lab.state(name) == "LOCKED":
-            lab.cli("attach", name, role="operator")
-        lab.wait_state("AVAILABLE", name)
+        lab.serve(name)
     status = lab.status("demo")
     say(f"volume demo is AVAILABLE: {lab.uri('demo')}  (AES-256-GCM by {status['kernel']}, keys in {status['memory']})")
     info = lab.run("nbdinfo", lab.uri("demo"))

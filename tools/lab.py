@@ -282,6 +282,16 @@ class Lab:
             self.wait_for(lambda: (self.root / "run/console.sock").exists() or self.agent.poll() is not None, 20, "the agent's console")
             if self.agent.poll() is not None:
                 raise LabError(f"the agent ended with {self.agent.returncode}:\n{self.log()}")
+            self.wait_management(10)
+
+    def wait_management(self, timeout):
+        """The console comes first; a client of the manager that is not there yet is told so at once. Without one by then it is the caller's to see."""
+        end = time.monotonic() + timeout
+        while time.monotonic() < end and self.agent.poll() is None:
+            rows = pathlib.Path("/proc/net/udp").read_text().splitlines()[1:]
+            if any(row.split()[1] == f"0100007F:{self.port:04X}" for row in rows):
+                break
+            time.sleep(0.01)
 
     def log(self):
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
@@ -302,6 +312,28 @@ class Lab:
     def state(self, name="demo"):
         return self.status(name)["state"]
 
+    def ledger(self, event=None):
+        """The ledger's whole lines, or those of an event. They are written by a thread of its own, each made durable before the next: on a
+        slow disk they come after the state that they tell of, so what is to be in it is waited for (wait_ledger, ledger_settled)."""
+        path = self.root / "state/ledger"
+        lines = path.read_text().split("\n")[:-1] if path.exists() else []
+        return [line for line in map(json.loads, lines) if event in (None, line["event"])]
+
+    def wait_ledger(self, event, count=1, timeout=20, **members):
+        """Its lines of that event with these members, once there are so many."""
+        def found():
+            lines = [line for line in self.ledger(event) if all(line.get(k) == v for k, v in members.items())]
+            return lines if len(lines) >= count else None
+        return self.wait_for(found, timeout, f"{count} lines of {event} {members or ''} in the ledger")
+
+    def ledger_settled(self, name="demo", timeout=20):
+        """The ledger, once the volume's last change of state is in it."""
+        def settled():
+            lines = self.ledger()
+            mine = [line["gate_seq"] for line in lines if line.get("volume") == name and "gate_seq" in line]
+            return lines if mine and mine[-1] >= self.status(name)["gate_seq"] else None
+        return self.wait_for(settled, timeout, f"the last of volume {name} in the ledger")
+
     def wait_state(self, state, name="demo", timeout=20):
         seen = []
 
@@ -311,6 +343,21 @@ class Lab:
             return s if s["state"] == state else None
 
         return self.wait_for(reached, timeout, f"volume {name} in state {state}", lambda: seen[-1] if seen else "nothing")
+
+    def serve(self, name="demo", timeout=20):
+        """Attached, unless it is on its way by itself (a status is a moment old), and waited for."""
+        if self.state(name) == "LOCKED":
+            done = self.cli("attach", name, role="operator", check=False)
+            if done.code not in (0, 18):
+                raise LabError(repr(done))
+        return self.wait_state("AVAILABLE", name, timeout)
+
+    def wait_after(self, gate_seq, state, name="demo", timeout=20):
+        """In this state after a change that may not be in the status yet: the gate's sequence was this before it."""
+        def reached():
+            s = self.status(name)
+            return s if s["state"] == state and s["gate_seq"] > gate_seq else None
+        return self.wait_for(reached, timeout, f"volume {name} in state {state}, past its change {gate_seq}")
 
     def wait_for(self, predicate, timeout, what, seen=None):
         end = time.monotonic() + timeout

@@ -30,9 +30,7 @@ def running_lab(volumes=(("demo", "64M"),), create=True, kek="", agent="", more=
         lab.enroll_all()
         for name, _ in volumes if create else ():
             lab.cli("create", name, role="operator")
-            if lab.state(name) == "LOCKED":
-                lab.cli("attach", name, role="operator")
-            lab.wait_state("AVAILABLE", name)
+            lab.serve(name)
     except BaseException:
         lab.close()
         raise

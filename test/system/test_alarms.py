@@ -1,7 +1,6 @@
 """What latches a gate besides an officer: a tamper line, too many sectors that fail their check. What a wall clock that is set back or
 forward does. What becomes of a volume that stays shut. And a revoke that comes while a volume is being made."""
 
-import json
 import os
 import signal
 import struct
@@ -15,10 +14,6 @@ from conftest import BUILD, make_lab, running_lab
 from lab import Lab
 
 HELD = "on_lock = hold\nhold_timeout = 60s\n"
-
-
-def ledger(lab):
-    return [json.loads(line) for line in (lab.root / "state/ledger").read_text().splitlines()]
 
 
 def client(lab, name="demo"):
@@ -74,8 +69,8 @@ def test_a_tamper_line_locks_and_latches_everything(kind):
             status = lab.wait_state("INACCESSIBLE", name)
             assert status["cause"] == "tamper" and status["latch_cause"] == "tamper"
             assert (status["lock"]["wiped_ns"] + 0) > 0
-        wiped = [e["wiped_ns"] for e in ledger(lab) if e["event"] == "wiped" and e.get("cause") == "tamper"]
-        assert len(wiped) == 2 and all(w - began < 1_000_000_000 for w in wiped), "the bound proper is measured by tools/bench"
+        wiped = [e["wiped_ns"] for e in lab.wait_ledger("wiped", 2, cause="tamper")]
+        assert len(wiped) == 2 and all(w - began < 3_000_000_000 for w in wiped), "the bound proper is measured by tools/bench"
         with pytest.raises(nbd.Error):  # nothing is held for a machine that is being opened
             handle.pread(4096, 0)
             handle.pread(4096, 0)
@@ -131,25 +126,30 @@ def test_too_many_failed_sectors_latch():
         lab.wait_state("AVAILABLE")
         handle = client(lab)
         handle.pwrite(os.urandom(64 * 4096), 0)
-        handle.flush()
-        time.sleep(2.5)  # to its place
-        damage(image, 10, 40)
+        handle.shutdown()
+        for _ in range(2):  # an opening brings what was written last to its place
+            lab.cli("detach", "demo", role="operator")
+            lab.wait_state("LOCKED")
+            lab.wait_for(lambda: not lab.dataplanes(), 10, "the end of the data plane")
+            if _ == 1:
+                damage(image, 10, 40)
+            lab.serve()
+        handle = client(lab)
         for sector in range(10, 29):
             with pytest.raises(nbd.Error):
                 handle.pread(4096, sector * 4096)
-        time.sleep(1.5)
-        status = lab.status()
-        assert status["state"] == "AVAILABLE" and status["stats"]["bad_tags"] == 19
+        lab.wait_for(lambda: lab.status()["stats"]["bad_tags"] == 19, 10, "a count of 19", lambda: lab.status()["stats"])
+        assert lab.state() == "AVAILABLE"
         assert handle.pread(4096, 0) is not None
-        began = time.monotonic()
+        began = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         for sector in range(29, 40):  # the vessel empties by one in three seconds
             with pytest.raises(nbd.Error):
                 handle.pread(4096, sector * 4096)
         status = lab.wait_state("INACCESSIBLE", timeout=5)
-        assert time.monotonic() - began < 3
+        assert 0 < status["lock"]["wiped_ns"] - began < 3_000_000_000
         assert status["latched"] and status["latch_cause"] == "integrity" and "20" in status["text"]
-        lines = [e for e in ledger(lab) if e["event"] == "bad-tag"]
-        assert 1 <= len(lines) <= 6  # told when the count doubles, not each time
+        lab.ledger_settled()
+        assert 1 <= len(lab.ledger("bad-tag")) <= 6  # told when the count doubles, not each time
         lab.cli("restore", "demo")
         lab.wait_state("AVAILABLE")
         assert client(lab).pread(4096, 0) is not None
@@ -214,7 +214,7 @@ def test_a_clock_that_was_ahead_is_an_officers_to_forgive(clocked):
     assert clocked.state() == "INACCESSIBLE"
     clocked.cli("restore", "demo", role="officer")
     clocked.wait_state("AVAILABLE")
-    assert [e["identity"] for e in ledger(clocked) if e["event"] == "clock-restored"] == ["officer"]
+    assert [e["identity"] for e in clocked.wait_ledger("clock-restored")] == ["officer"]
     clocked.stop()
     clocked.start()
     clocked.wait_state("AVAILABLE")
@@ -224,18 +224,18 @@ def test_a_clock_that_was_ahead_is_an_officers_to_forgive(clocked):
 
 
 def test_a_volume_that_stays_shut_is_purged():
-    lab = running_lab(more="purge_after = 3s\n" + HELD)
+    lab = running_lab(more="purge_after = 5s\n" + HELD)
     try:
         handle = client(lab)
         handle.pwrite(b"p" * 4096, 0)
         handle.flush()
         lab.kek("disable")
         status = lab.wait_state("INACCESSIBLE")
-        assert 0 < status["purge_at_ns"] - time.time_ns() <= 3_000_000_000
+        assert 0 < status["purge_at_ns"] - time.time_ns() <= 5_000_000_000
         status = lab.wait_state("PURGED", timeout=10)
         assert status["latched"] and status["latch_cause"] == "disabled" and "purge_at_ns" not in status
         lab.wait_for(lambda: not lab.dataplanes(), 5, "no data plane")
-        assert not (lab.root / "run/demo.sock").exists()
+        lab.wait_for(lambda: not (lab.root / "run/demo.sock").exists(), 5, "no export")
         lab.kek("enable")
         time.sleep(2)
         assert lab.state() == "PURGED"
@@ -252,7 +252,7 @@ def test_a_volume_that_stays_shut_is_purged():
 
 
 def test_the_countdown_survives_a_restart_and_ends_with_the_key():
-    lab = running_lab(more="purge_after = 6s\n")
+    lab = running_lab(more="purge_after = 10s\n")
     try:
         lab.kek("disable")
         due = lab.wait_state("INACCESSIBLE")["purge_at_ns"]
@@ -267,7 +267,7 @@ def test_the_countdown_survives_a_restart_and_ends_with_the_key():
         lab.agent.wait()
         lab.start()
         assert lab.wait_state("INACCESSIBLE")["purge_at_ns"] == due
-        lab.wait_state("PURGED", timeout=15)
+        lab.wait_state("PURGED", timeout=20)
         assert time.time_ns() - due < 5_000_000_000
     finally:
         lab.close()
@@ -283,18 +283,16 @@ def test_a_revoke_during_the_first_creation_latches(how):
         lab.write_volume("late", "512M")
         begun = threading.Thread(target=lambda: lab.cli("create", "late", role="operator", check=False))
         begun.start()
-        lab.wait_for(lambda: (lab.root / "volumes/late.img").exists(), 5, "the backing file")
+        lab.wait_for(lambda: (lab.root / "volumes/late.img").exists(), 20, "the backing file")
         lab.run(lab.bin / "fallgate", "--run-dir", lab.root / "run", "revoke", *(["--all"] if how == "all" else ["late"]), "--local", check=False)
         begun.join(30)
-        lab.wait_for(lambda: "late" in lab.cli("volumes", role="auditor").out, 5, "the volume")
+        lab.wait_for(lambda: "late" in lab.cli("volumes", role="auditor").out, 20, "the volume")
         status = lab.status("late")
         if "latched (commanded) while it is being created" not in lab.log() and not status["latched"]:
             pytest.skip("the creation was faster than the revoke")
         assert status["latched"] and status["latch_cause"] == "commanded" and status["state"] in ("LOCKED", "INACCESSIBLE")
         lab.cli("restore", "late")
-        if lab.state("late") == "LOCKED":
-            lab.cli("attach", "late", role="operator")
-        lab.wait_state("AVAILABLE", "late")
+        lab.serve("late")
     finally:
         lab.close()
 

@@ -1,7 +1,6 @@
 """What a transition sets off: an entry in the journal or syslog, an observer's notification, a program, a mount hook. All of it is queued
 before the order that cuts the first I/O is given, and none of it is waited for."""
 
-import json
 import os
 import socket
 import subprocess
@@ -20,10 +19,6 @@ mv "{out}/$FALLGATE_SEQUENCE.$FALLGATE_STATE.part" "{out}/$FALLGATE_SEQUENCE.$FA
 """
 
 
-def ledger(lab):
-    return [json.loads(line) for line in (lab.root / "state/ledger").read_text().splitlines()]
-
-
 class Journal(threading.Thread):
     """Takes what the journal would get."""
 
@@ -40,7 +35,7 @@ class Journal(threading.Thread):
             self.entries.append(dict(line.split("=", 1) for line in data.splitlines()) if "MESSAGE_ID=" in data else data)
 
     def of(self, state):
-        return [e for e in self.entries if isinstance(e, dict) and e["FALLGATE_STATE"] == state]
+        return [e for e in list(self.entries) if isinstance(e, dict) and e["FALLGATE_STATE"] == state]
 
 
 def alert_lab(alerts, more="", script=None, volume=""):
@@ -81,8 +76,9 @@ def test_the_journal_has_fields_and_came_first():
             lab.wait_state("INACCESSIBLE")
             lab.cli("restore", "demo")
             lab.wait_state("AVAILABLE")
+        wiped = lab.wait_ledger("wiped", 5)
+        lab.wait_for(lambda: len(lab.journal.of("LOCKING")) >= 5, 5, "what the journal got")
         locking = lab.journal.of("LOCKING")
-        wiped = [e for e in ledger(lab) if e["event"] == "wiped"]
         assert len(locking) == len(wiped) == 5
         for entry, line in zip(locking, wiped):
             assert entry["FALLGATE_VOLUME"] == "demo" and entry["FALLGATE_CAUSE"] == "commanded" and entry["FALLGATE_LATCHED"] == "yes"
@@ -108,7 +104,7 @@ def test_syslog_has_them_on_a_line():
     try:
         lab.kek("disable")
         lab.wait_state("INACCESSIBLE")
-        lines = [e for e in lab.journal.entries if isinstance(e, str) and "state=LOCKING" in e]
+        lines = lab.wait_for(lambda: [e for e in list(lab.journal.entries) if isinstance(e, str) and "state=LOCKING" in e], 5, "a line for syslog")
         assert len(lines) == 1 and lines[0].startswith("<28>fallgated[") and "cause=disabled" in lines[0] and "volume=demo" in lines[0]
     finally:
         lab.close()
@@ -132,7 +128,7 @@ def test_a_program_runs_walled_in():
 
 
 def test_a_slow_program_is_killed_and_waited_for_by_nobody():
-    lab = alert_lab("log = off\n", more="time_limit = 1s\n", script="sleep 600")
+    lab = alert_lab("log = off\n", more="time_limit = 5s\n", script="sleep 600")
     try:
         began = time.monotonic()
         for _ in range(4):
@@ -140,7 +136,7 @@ def test_a_slow_program_is_killed_and_waited_for_by_nobody():
             lab.wait_state("INACCESSIBLE")
             lab.cli("restore", "demo")
             lab.wait_state("AVAILABLE")
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 40, "some twenty programs of 5 s each were waited for"
         hooks = [p for p, line in lab.processes().items() if "fallgate-hooks" in line]
         assert len(hooks) == 1
 
@@ -149,7 +145,7 @@ def test_a_slow_program_is_killed_and_waited_for_by_nobody():
             return [line for line in out.splitlines() if "program" in line]
 
         assert len(running()) <= 4
-        lab.wait_for(lambda: "it ran for longer than it may" in lab.log(), 10, "a program killed")
+        lab.wait_for(lambda: "it ran for longer than it may" in lab.log(), 20, "a program killed")
         assert not list(lab.out.glob("*.LOCKING"))
         subprocess.run(["kill", "-9", str(hooks[0])], check=True)
         lab.wait_for(lambda: "hooks ended; started again" in lab.log(), 5, "hooks started again")
@@ -163,12 +159,13 @@ def test_a_flood_of_alerts_starts_a_bounded_number():
     lab = alert_lab("log = off\n", more="time_limit = 600s\n", script="sleep 600")
     try:
         (hooks,) = [p for p, line in lab.processes().items() if "fallgate-hooks" in line]
-        for _ in range(1000):  # signals that come at once are one
-            lab.agent.send_signal(10)  # SIGUSR1: revoke all
-            time.sleep(0.005)
-            if "hooks were left out" in lab.log():
-                break
-        lab.wait_for(lambda: "hooks were left out" in lab.log(), 10, "a count of what was left out")
+        def flood():
+            for _ in range(100):  # signals that come at once are one
+                lab.agent.send_signal(10)  # SIGUSR1: revoke all
+                time.sleep(0.005)
+            return "hooks were left out" in lab.log()
+
+        lab.wait_for(flood, 60, "a count of what was left out")
         children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(hooks)], capture_output=True, text=True).stdout.split()
         assert len(children) <= 4
         lab.stop()

@@ -44,7 +44,7 @@ def held():
 
 @pytest.fixture
 def short():
-    lab = held_lab("2s")
+    lab = held_lab("4s")
     yield lab
     lab.close()
 
@@ -142,12 +142,12 @@ def test_after_hold_timeout_they_fail_and_the_process_goes(short):
     late = Request(short, lambda h: h.pread(4096, 0))
     late.join(10)
     assert not late.is_alive() and late.error is not None and late.error.errno == "ESHUTDOWN"
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 6
     short.wait_for(lambda: short.dataplanes() not in ([pid], []), 10, "a process of its own for those who come later")
     began = time.monotonic()
     after = Request(short, lambda h: h.pread(4096, 0))
     after.join(5)
-    assert after.error is not None and after.error.errno == "ESHUTDOWN" and time.monotonic() - began < 1
+    assert after.error is not None and after.error.errno == "ESHUTDOWN" and time.monotonic() - began < 2
     assert "hold_timeout is over" in short.log()
     short.kek("enable")
     short.wait_state("AVAILABLE")
@@ -189,7 +189,7 @@ def test_a_death_with_unflushed_writes_ends_it(held):
         handle.pread(4096, 0)
         handle.pread(4096, 0)
     held.wait_state("AVAILABLE")
-    assert "died-undrained" in (held.root / "state/ledger").read_text()
+    held.wait_for(lambda: "died-undrained" in (held.root / "state/ledger").read_text(), 10, "the death in the ledger")
 
 
 def test_the_supervisors_silence_is_held_too(held):
@@ -209,7 +209,7 @@ def test_the_supervisors_silence_is_held_too(held):
     waiting.join(15)
     assert not waiting.is_alive()
     assert held.dataplanes() == [pid]
-    assert '"to":"INACCESSIBLE","cause":"supervisor-lost"' in (held.root / "state/ledger").read_text()
+    held.wait_for(lambda: '"to":"INACCESSIBLE","cause":"supervisor-lost"' in (held.root / "state/ledger").read_text(), 10, "the loss in the ledger")
 
 
 def test_connections_are_limited(held):

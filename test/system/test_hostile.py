@@ -65,7 +65,7 @@ def test_a_manager_that_hangs_is_replaced():
             return [pid for pid, line in lab.processes().items() if "fallgate-mgmt" in line]
         hung = managers()
         os.kill(hung[0], signal.SIGSTOP)
-        lab.wait_for(lambda: managers() and managers() != hung, 12, "another manager")
+        lab.wait_for(lambda: managers() and managers() != hung, 20, "another manager")
         lab.wait_for(lambda: lab.cli("revoke", "demo", role="officer", check=False, timeout=30).code == 0, 10, "a revoke from afar")
         assert lab.wait_state("INACCESSIBLE")["cause"] == "commanded"
         lab.cli("restore", "demo", role="officer")
@@ -89,7 +89,7 @@ def test_a_supervisor_that_was_killed_is_back_at_once_though_its_manager_hangs()
             lab.start()
             lab.wait_for(lambda: lab.cli("status", role="auditor", check=False).code == 0, 10, "the management")
             lab.wait_state("AVAILABLE")
-            assert len(lab.processes()) <= 5, lab.processes()
+            lab.wait_for(lambda: len(lab.processes()) <= 5, 10, "the end of those of before", lab.processes)
     finally:
         lab.close()
 
@@ -124,8 +124,8 @@ def test_a_store_that_hangs_in_its_open_holds_up_nobody_else():
             assert lab.state("other") == "AVAILABLE"
         assert "locking" not in lab.log()
         revoked = lab.cli("revoke", "other", role="officer", check=False)
-        assert revoked.code == 0 and revoked.seconds < 2, revoked
-        assert lab.wait_state("INACCESSIBLE", "other", 2)["cause"] == "commanded"
+        assert revoked.code == 0 and revoked.seconds < 4, revoked
+        assert lab.wait_state("INACCESSIBLE", "other", 4)["cause"] == "commanded"
     finally:
         if server:
             server.send_signal(signal.SIGCONT)

@@ -114,7 +114,7 @@ class Writer(threading.Thread):
 
 @pytest.fixture(scope="module")
 def wire():
-    lab = new_world(hsm="served", kek=QUICK.replace("outage_budget = 1000ms", "outage_budget = 3s"))
+    lab = new_world(hsm="served", kek=QUICK.replace("outage_budget = 1000ms", "outage_budget = 5s"))
     try:
         yield lab
     finally:

@@ -2,7 +2,6 @@
 costs the token no login."""
 
 import fcntl
-import json
 import os
 import pathlib
 import shutil
@@ -309,8 +308,7 @@ def test_nobody_else_links_the_library():
 
 def test_the_ledger_tells_who_sealed(lab):
     lab = lab()
-    lines = [json.loads(line) for line in (lab.root / "state/ledger").read_text().splitlines()]
-    assert [e for e in lines if e["event"] == "pin-sealed" and e["identity"].startswith("console:")]
+    assert lab.wait_ledger("pin-sealed")[0]["identity"].startswith("console:")
 
 
 # ---- an older disk put back ----
@@ -373,8 +371,7 @@ def test_an_older_disk_is_refused_until_an_officer_accepts_it(lab):
     lab.cli("restore", "demo", role="officer")
     lab.wait_state("AVAILABLE")
     assert get(lab) == b"1" * 4096
-    lines = [json.loads(line) for line in (lab.root / "state/ledger").read_text().splitlines()]
-    assert [e for e in lines if e["event"] == "rollback-accepted"]
+    lab.wait_ledger("rollback-accepted")
     # and from then on as ever
     lab.stop()
     keep(lab, "older.img")

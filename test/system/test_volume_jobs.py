@@ -46,9 +46,7 @@ def job(lab, *words, code=GOOD, **kwargs):
 
 def attach(lab):
     """Until it serves. The agent's own process of an earlier moment may still be on its way out."""
-    if lab.state() == "LOCKED":
-        lab.cli("attach", "demo", role="operator")
-    lab.wait_state("AVAILABLE")
+    lab.serve()
     return connect(lab)
 
 
@@ -63,18 +61,12 @@ def job_processes(lab):
     return [pid for pid, line in lab.processes().items() if "fallgate-dataplane offline" in line]
 
 
-def ledger(lab, event):
-    lines = [json.loads(line) for line in (lab.root / "state/ledger").read_text().splitlines()]
-    return [line for line in lines if line["event"] == event]
-
-
 def settled(lab):
-    """Each job since the agent's start has its two lines: the ledger is written by a thread of its own."""
-    def both():
-        start = ledger(lab, "started")[-1]["seq"]
-        count = {event: sum(line["seq"] > start for line in ledger(lab, event)) for event in ("job-begun", "job-ended")}
-        return count["job-begun"] == count["job-ended"]
-    lab.wait_for(both, 10, "the last line of the last job")
+    """The ledger is written by a thread of its own, one line after the other: once a new one stands there, so does all before it."""
+    mark = f"mark-{time.monotonic_ns()}"
+    lab.enroll("auditor", mark)
+    lab.wait_ledger("enrolled", identity=mark)
+    lab.run(lab.bin / "fallgate", "--run-dir", lab.root / "run", "remove", mark)
 
 
 def image(lab):
@@ -140,7 +132,7 @@ def smash(lab, at, size=SECTOR):
 
 
 def test_every_verb_on_a_good_volume(box):
-    begun = len(ledger(box, "job-begun"))
+    begun = len(box.ledger("job-begun"))
     assert "0 lost" in job(box, "check", "demo").out
     scrubbed = job(box, "scrub", "demo").out
     assert "1024 written, each looked at" in scrubbed and "0 lost" in scrubbed
@@ -154,9 +146,9 @@ def test_every_verb_on_a_good_volume(box):
     report = json.loads(job(box, "--json", "scrub", "demo").out.splitlines()[-1])
     assert report["lost"] == 0 and report["checked"] > 1024
     settled(box)
-    verbs = [line["text"] for line in ledger(box, "job-begun")][begun:]
+    verbs = [line["text"] for line in box.ledger("job-begun")][begun:]
     assert verbs == ["check", "scrub", "dump", "dump", "repair-log", "salvage", "scrub"]
-    for line in ledger(box, "job-ended")[-len(verbs):]:
+    for line in box.ledger("job-ended")[-len(verbs):]:
         assert line["identity"].startswith("console:uid=") and "done after" in line["text"] and "keys wiped" in line["text"]
         assert line["wiped_ns"] >= line["cut_ns"] > 0
     assert bytes(attach(box).pread(4 << 20, 1 << 20)) == box.data
@@ -175,8 +167,8 @@ def test_a_volume_that_is_attached_or_latched_is_refused(box):
     box.cli("restore", "demo")
     box.wait_state("LOCKED")
     job(box, "scrub", "demo")
-    box.wait_for(lambda: len(ledger(box, "job-refused")) >= 3, 5, "the refusals in the ledger")
-    assert all(line["text"].startswith(("volume demo is attached", "the gate of")) for line in ledger(box, "job-refused")[:3])
+    refused = box.wait_ledger("job-refused", 3)
+    assert all(line["text"].startswith(("volume demo is attached", "the gate of")) for line in refused[:3])
 
 
 def test_a_kek_that_says_no_says_no_to_a_job(box):
@@ -280,12 +272,12 @@ def test_after_a_kill_under_load_a_scrub_finds_what_the_next_attach_finds(box):
 
     thread = threading.Thread(target=load)
     thread.start()
-    time.sleep(1.5)
-    before = len(flushed)
-    os.kill(box.dataplanes()[0], signal.SIGKILL)
-    thread.join(10)
-    stop.set()
-    assert before > 100
+    try:
+        box.wait_for(lambda: len(flushed) > 300, 30, "writes that were flushed")
+        os.kill(box.dataplanes()[0], signal.SIGKILL)
+        thread.join(10)
+    finally:
+        stop.set()
     detach(box)
     for words in (("check", "demo"), ("scrub", "demo")):
         found = job(box, *words)
@@ -378,7 +370,7 @@ def test_a_revoke_leaves_no_key_of_a_job(box):
     after = search(box, text, "--inject")
     assert after.code == 0, f"after the revoke:\n{after.out[:3000]}"
     settled(box)
-    line = ledger(box, "job-ended")[-1]
+    line = box.ledger("job-ended")[-1]
     assert "keys wiped" in line["text"] and line["wiped_ns"] - line["detected_ns"] < 100_000_000
     assert box.status()["latched"]
     client.close()
@@ -448,7 +440,7 @@ def test_who_stands_still_is_not_waited_for(box):
     assert gone(pid)
     client.close()
     settled(box)
-    assert "keys gone with their process, which was killed" in ledger(box, "job-ended")[-1]["text"]
+    assert "keys gone with their process, which was killed" in box.ledger("job-ended")[-1]["text"]
     box.cli("restore", "demo")
     client, pid = running(box)
     began = time.monotonic()
@@ -548,7 +540,7 @@ try:
         job(lab, words[0], "demo", *words[1:])
     assert (lab.root / "out").read_bytes()[1 << 20:2 << 20] == data
     settled(lab)
-    assert ledger(lab, "job-ended")[-1]["identity"] == "console:uid=65534"
+    assert lab.ledger("job-ended")[-1]["identity"] == "console:uid=65534"
     print("as uid", os.geteuid())
 finally:
     lab.close()

@@ -4,6 +4,7 @@ right that is not in the table below is a hole, whoever made it."""
 import os
 import pathlib
 import re
+import time
 
 import pytest
 
@@ -46,9 +47,10 @@ def kind_of(line):
 
 
 def people(lab):
-    """(kind, pid, command line) of every process; a prober may be on its way in or out, so until all four kinds are there."""
+    """(kind, pid, command line) of every process; a prober may be on its way in or out, so until all four kinds are there. (Between two
+    programs a process has no command line.)"""
     def look():
-        found = [(kind_of(line), pid, line) for pid, line in lab.processes().items()]
+        found = [(kind_of(line), pid, line) for pid, line in lab.processes().items() if line]
         return found if {kind for kind, _, _ in found} == set(ALLOWED) else None
     return lab.wait_for(look, 10, "all four kinds of process")
 
@@ -69,14 +71,23 @@ def descriptors(pid):
 
 
 def each(lab, look):
-    """look(kind, pid, line) for every process; one that ended meanwhile (a prober's time was over) is passed over."""
+    """look(kind, pid, line) for every process; one that ended meanwhile (a prober's time was over) is passed over, and one that has not
+    entered its walls yet, or has its module's files open, is looked at again."""
     seen = set()
     for kind, pid, line in people(lab):
-        try:
-            look(kind, pid, line)
-            seen.add(kind)
-        except (FileNotFoundError, ProcessLookupError):
-            pass
+        for again in (True, True, False):
+            try:
+                look(kind, pid, line)
+                seen.add(kind)
+            except (FileNotFoundError, ProcessLookupError):
+                pass
+            except AssertionError:
+                if not again:
+                    raise
+                time.sleep(0.7)
+                if lab.processes().get(pid) == line:
+                    continue
+            break
     return seen
 
 
