@@ -161,6 +161,14 @@ static void check_done(struct creation *c)
 
 /* ---- the creator ---- */
 
+/* One that has ended already has said why, or its death will tell: what it said is still to be read. */
+static int tell_creator(struct creation *c, const struct message *m, int fd)
+{
+	int r = child_send(&c->creator, m, &fd, 1);
+
+	return r == ERR_IO ? 0 : r;
+}
+
 static int send_tickets(struct creation *c)
 {
 	const struct kek_record *pins = kek_pins(c->kek);
@@ -189,7 +197,7 @@ static int send_tickets(struct creation *c)
 	snprintf(d->token, sizeof d->token, "%s", pins->token_label);
 	d->now = wall_now() / SEC_NS;
 	memcpy(d->kernel, c->config.kernel, sizeof d->kernel);
-	r = child_send(&c->creator, &m, &c->backing_fd, 1);
+	r = tell_creator(c, &m, c->backing_fd);
 	if (r == 0)
 		r = session_ticket(&c->session, true, &t);
 	message_init(&m, MSG_DP_TICKET, c->request.id + 1);
@@ -197,7 +205,7 @@ static int send_tickets(struct creation *c)
 		.ticket = t.ticket, .generation = 1, .hsm_pid = c->session.child.pid, .hsm_uid = (uint32_t)c->session.child.uid
 	};
 	if (r == 0)
-		r = child_send(&c->creator, &m, &c->hsm_fd, 1);
+		r = tell_creator(c, &m, c->hsm_fd);
 	close_fd(&c->hsm_fd);
 	close_fd(&c->backing_fd);
 	c->creator.stage = STAGE_CREATING;

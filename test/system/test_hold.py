@@ -98,9 +98,9 @@ def test_requests_wait_and_go_on_in_the_same_process(held):
     held.kek("enable")
     held.wait_state("AVAILABLE")
     for k in kinds:
-        k.join(10)
+        k.join(20)
         assert not k.is_alive() and k.error is None
-    old.join(10)
+    old.join(20)
     assert not old.is_alive()
     assert held.dataplanes() == [pid]
     assert before.pread(512, 0) == b"c" * 512
@@ -126,7 +126,7 @@ def test_again_and_again_and_by_every_cause_that_lifts_itself(held):
         else:
             held.kek("enable")
         held.wait_state("AVAILABLE")
-        waiting.join(10)
+        waiting.join(20)
         assert not waiting.is_alive()
         assert [handle.pread(4096, k * 4096)[:1] for k in range(i + 1)] == [bytes([k + 1]) for k in range(i + 1)]
     assert held.dataplanes() == [pid]
@@ -140,13 +140,13 @@ def test_after_hold_timeout_they_fail_and_the_process_goes(short):
     short.wait_state("INACCESSIBLE")
     began = time.monotonic()
     late = Request(short, lambda h: h.pread(4096, 0))
-    late.join(10)
+    late.join(20)
     assert not late.is_alive() and late.error is not None and late.error.errno == "ESHUTDOWN"
     assert time.monotonic() - began < 6
     short.wait_for(lambda: short.dataplanes() not in ([pid], []), 10, "a process of its own for those who come later")
     began = time.monotonic()
     after = Request(short, lambda h: h.pread(4096, 0))
-    after.join(5)
+    after.join(15)
     assert after.error is not None and after.error.errno == "ESHUTDOWN" and time.monotonic() - began < 2
     assert "hold_timeout is over" in short.log()
     short.kek("enable")
@@ -172,7 +172,7 @@ def test_a_detach_ends_it(held):
     waiting = Request(held, lambda h: h.pread(4096, 0))
     assert waiting.waits()
     held.cli("detach", "demo", role="operator")
-    waiting.join(5)
+    waiting.join(15)
     assert waiting.error is not None
     held.wait_for(lambda: not held.dataplanes(), 5, "no process")
     held.kek("enable")
