@@ -137,6 +137,7 @@ static void remove_device(struct devices *all, struct device *d, uint8_t reason,
 	if (d->going)
 		return;
 	d->going = true;
+	d->retry_ns = 0;
 	d->reason = reason;
 	snprintf(d->why, sizeof d->why, "%s", why);
 	if (d->busy)
@@ -282,8 +283,8 @@ static void setting_done(struct devices *all, struct device *d)
 	d->setting_busy = false;
 	if (d->setting.error != 0 && !d->going)
 		warn_full_queue(d, d->setting.errnum != 0 ? strerror(d->setting.errnum) : error_text(d->setting.error));
-	if (d->going && d->state == STATE_DELETING && !d->busy)
-		gone(all, d);
+	if (d->going && d->state == STATE_DELETING && !d->busy && d->retry_ns == 0)
+		gone(all, d); /* only the setting was waited for */
 }
 
 static void added(struct devices *all, struct device *d, int error)

@@ -419,6 +419,52 @@ static void what_the_kernel_refuses_leaves_no_device(void **state)
 	assert_int_equal(world.count, 0); /* who was told of the error hears no more of it */
 }
 
+static void start_without_the_settings_answer(uint64_t hold_ms)
+{
+	make_ready(hold_ms);
+	go();
+	answer(UBLK_START, 0);
+	assert_int_equal(heard(MSG_UB_STARTED).body.ub_started.error, 0);
+	assert_non_null(under_way(UBLK_SETTING));
+}
+
+/* The setting waits for the queue, and may be the last thing that ends. */
+static void a_setting_that_ends_last_does_not_stand_for_the_delete(void **state)
+{
+	(void)state;
+	start_without_the_settings_answer(0);
+	take_away();
+	answer(UBLK_STOP, 0);
+	answer(UBLK_DELETE, EINTR);
+	answer(UBLK_SETTING, 0);
+	assert_int_equal(world.count, 0);
+	assert_false(devices_none(devices));
+	sleep_ms(25);
+	devices_look(devices);
+	answer(UBLK_DELETE, 0);
+	heard_gone(UB_REMOVED);
+	assert_true(devices_none(devices));
+}
+
+/* The number is free from then on: the next to have it may be another program. */
+static void a_number_is_deleted_once(void **state)
+{
+	(void)state;
+	start_without_the_settings_answer(HOLD_MS);
+	end_server();
+	devices_look(devices);
+	add(HOLD_MS, true);
+	answer(UBLK_RENEW, EBUSY);
+	take_away();
+	goes();
+	sleep_ms(25);
+	devices_look(devices);
+	assert_null(under_way(UBLK_DELETE));
+	answer(UBLK_SETTING, EINTR);
+	heard_gone(UB_REMOVED);
+	assert_true(devices_none(devices));
+}
+
 static void sizes_that_no_device_has_are_refused(void **state)
 {
 	static const uint64_t bad[] = { 0, 511, 1000, UINT64_MAX, (uint64_t)INT64_MAX + 1 };
@@ -848,6 +894,8 @@ int main(void)
 		TEST(a_held_device_shows_no_volatile_cache_and_recovers),
 		TEST(while_an_order_is_under_way_somebody_looks_every_second),
 		TEST(what_the_kernel_refuses_leaves_no_device),
+		TEST(a_setting_that_ends_last_does_not_stand_for_the_delete),
+		TEST(a_number_is_deleted_once),
 		TEST(sizes_that_no_device_has_are_refused),
 		TEST(without_hold_the_device_goes_with_its_server),
 		TEST(with_hold_the_next_server_goes_on),
