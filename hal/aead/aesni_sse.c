@@ -85,7 +85,7 @@ INLINE void step(const struct key_state *k, struct counter *c, const uint8_t *in
 	register row these __asm__("xmm12");
 
 	(void)ahead;
-	these = c->these;
+	these = counter_these(c);
 	last = counter_last(c);
 	if (hashing)
 		STEP(PAIR1, PAIR2, PAIR3, PAIR4, PAIR5, PAIR6);

@@ -10,9 +10,9 @@
 /* The first text block of a message has the count 2, so the last two blocks of a span's groups belong to the next 256 counts. */
 struct counter {
 	__m128i start; /* the IV with a count of zero, xor the first round key */
-	row these;     /* after the first round, but for the table: counts that begin like this span's first */
-	row after;     /* the same for the next 256 */
-	size_t done;   /* blocks */
+	row bases[2];  /* after the first round, but for the table: counts that begin like this span's first, and the next 256 */
+	uint32_t span; /* which */
+	size_t done;   /* blocks of it; a seal goes a group into the next one */
 };
 
 /* counted[i] belongs to the blocks of row i. That the second round key is in the table keeps its entries from being the same few
@@ -39,26 +39,41 @@ INLINE row counter_base(__m128i start, uint32_t span)
 	return row_broadcast(_mm_aesenc_si128(_mm_xor_si128(start, count), _mm_setzero_si128()));
 }
 
+/* Field by field: gcc zeroes all of a compound literal beforehand, slowly. */
 INLINE struct counter counter_start(const struct key_state *k, __m128i iv)
 {
-	const __m128i start = _mm_xor_si128(iv, row_first(k->round_keys[0]));
+	struct counter c;
 
-	return (struct counter){ .start = start, .these = counter_base(start, 0), .after = counter_base(start, 1) };
+	c.start = _mm_xor_si128(iv, row_first(k->round_keys[0]));
+	c.bases[0] = counter_base(c.start, 0);
+	c.bases[1] = counter_base(c.start, 1);
+	c.span = 0;
+	c.done = 0;
+	return c;
 }
 
 INLINE void counter_next(struct counter *c)
 {
 	c->done += GROUP_BLOCKS;
-	if (c->done % SPAN != 0)
-		return;
-	c->these = c->after;
-	c->after = counter_base(c->start, (uint32_t)(c->done / SPAN) + 1);
 }
 
-/* Of the group's last two blocks. */
+INLINE void counter_next_span(struct counter *c)
+{
+	c->span++;
+	c->bases[0] = c->bases[1];
+	c->bases[1] = counter_base(c->start, c->span + 1);
+	c->done -= SPAN;
+}
+
+/* Where a group's rows start, and its last two blocks: found without a branch, which would be taken once in a span. */
+INLINE row counter_these(const struct counter *c)
+{
+	return c->bases[c->done / SPAN];
+}
+
 INLINE row counter_last(const struct counter *c)
 {
-	return c->done % SPAN == SPAN - GROUP_BLOCKS ? c->after : c->these;
+	return c->bases[(c->done + GROUP_BLOCKS) / SPAN];
 }
 
 INLINE const row *counter_table(const struct key_state *k, const struct counter *c)
@@ -71,7 +86,7 @@ INLINE row counter_row(const struct counter *c, int first)
 	__m128i counts[ROW_BLOCKS];
 
 	for (int i = 0; i < ROW_BLOCKS; i++) {
-		const uint32_t count = (uint32_t)c->done + (uint32_t)(first + i) + 2;
+		const uint32_t count = c->span * SPAN + (uint32_t)c->done + (uint32_t)(first + i) + 2;
 
 		counts[i] = _mm_xor_si128(c->start, _mm_set_epi32((int)__builtin_bswap32(count), 0, 0, 0));
 	}

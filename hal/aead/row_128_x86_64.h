@@ -22,6 +22,7 @@ typedef __m128i row;
 #define row_shift_down(v)  _mm_srli_si128(v, 8)
 #define row_broadcast(v)   (v)
 #define row_of(v)          (v)
+#define row_gather(blocks) ((blocks)[0])
 #define row_first(v)       (v)
 #define row_fold(v)        (v)
 #define row_xor3(a, b, c)  _mm_xor_si128(_mm_xor_si128(a, b), c)

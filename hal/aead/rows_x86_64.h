@@ -57,22 +57,9 @@ struct hash {
 	size_t at;     /* the power of the next group's first block */
 };
 
-/* The product's low, middle (Karatsuba) and high parts to one value below 2^128. The powers carry a factor x, so the 255-bit
- * product needs no shift; each step multiplies the lowest 64 bits by x^63 + x^62 + x^57, the reflected polynomial without its
- * ends. */
-INLINE __m128i reduce_block(__m128i low, __m128i middle, __m128i high)
-{
-	const __m128i polynomial = _mm_set_epi64x((long long)0xc200000000000000, 1);
-
-	middle = _mm_xor_si128(middle, _mm_xor_si128(low, high));
-	low = _mm_xor_si128(low, _mm_slli_si128(middle, 8));
-	high = _mm_xor_si128(high, _mm_srli_si128(middle, 8));
-	low = _mm_xor_si128(_mm_shuffle_epi32(low, 0x4e), _mm_clmulepi64_si128(low, polynomial, 0x10));
-	low = _mm_xor_si128(_mm_shuffle_epi32(low, 0x4e), _mm_clmulepi64_si128(low, polynomial, 0x10));
-	return _mm_xor_si128(high, low);
-}
-
-/* The same for each lane. */
+/* In each lane the product's low, middle (Karatsuba) and high parts to one value below 2^128. The powers carry a factor x, so the
+ * 255-bit product needs no shift; each step multiplies the lowest 64 bits by x^63 + x^62 + x^57, the reflected polynomial without
+ * its ends. */
 INLINE row reduce(row low, row middle, row high)
 {
 	const row polynomial = row_broadcast(_mm_set_epi64x((long long)0xc200000000000000, 1));
@@ -102,7 +89,7 @@ INLINE void hash_clear(struct hash *h)
 
 INLINE void hash_reduce(struct hash *h)
 {
-	h->value = _mm_xor_si128(h->value, reduce_block(row_fold(h->low), row_fold(h->middle), row_fold(h->high)));
+	h->value = _mm_xor_si128(h->value, row_fold(reduce(h->low, h->middle, h->high)));
 	hash_clear(h);
 }
 
@@ -126,17 +113,19 @@ INLINE void hash_carry(struct hash *h, const struct key_state *k, size_t blocks)
 	h->value = _mm_setzero_si128();
 }
 
-INLINE size_t chunk_start(size_t groups)
+INLINE size_t groups_in_span(size_t groups)
 {
-	return groups < SPAN / GROUP_BLOCKS ? END - groups * GROUP_BLOCKS : LEAD;
+	return groups < SPAN / GROUP_BLOCKS ? groups : SPAN / GROUP_BLOCKS;
 }
 
-/* After a group; `left` are the whole groups that follow it. */
-INLINE void hash_advance(struct hash *h, const struct key_state *k, size_t left)
+INLINE size_t chunk_start(size_t groups)
 {
-	h->at += GROUP_BLOCKS;
-	if (__builtin_expect(h->at < END || left == 0, true))
-		return;
+	return END - groups_in_span(groups) * GROUP_BLOCKS;
+}
+
+/* After a whole span; `left` are the whole groups that follow it. */
+INLINE void hash_next_span(struct hash *h, const struct key_state *k, size_t left)
+{
 	hash_reduce(h);
 	h->at = chunk_start(left);
 	hash_carry(h, k, END - h->at);

@@ -2,6 +2,7 @@
  *   struct counter                         the counter blocks of one message
  *   counter_start(k, iv)                   before the first group
  *   counter_row(c, block)                  a row `block` blocks after the groups that are done, the first round key xored
+ *   counter_next_span(c)                   after SPAN blocks of text, or a group later
  *   step(k, c, in, out, h, hashed, ahead, hashing)
  *                                          key stream over one group and, unless `hashing` is false, under its rounds the GHASH
  *                                          of the group `hashed`, which may be `in`; `ahead` is as much of the next message
@@ -11,7 +12,7 @@
 
 #include "rows_x86_64.h"
 
-enum { AHEAD = 4 }; /* items whose masks are made at once */
+enum { AHEAD = ROW_BLOCKS > 1 ? 4 : 1 }; /* items whose masks are made at once */
 
 INLINE __m128i iv_block(const struct aead_item *m)
 {
@@ -21,22 +22,65 @@ INLINE __m128i iv_block(const struct aead_item *m)
 	return _mm_unpacklo_epi64(_mm_loadl_epi64((const __m128i *)m->iv), _mm_cvtsi32_si128(last));
 }
 
-/* What masks the tags of the next items. */
-INLINE void make_masks(const struct key_state *k, __m128i masks[static AHEAD], const struct aead_item *items, size_t count)
+/* The hash of a message's last block, which says how long it is. */
+INLINE __m128i hash_lengths(const struct key_state *k, const struct aead_item *m)
+{
+	struct hash h = { .value = _mm_setzero_si128() };
+
+	hash_clear(&h);
+	hash_row(&h, k, row_of(_mm_set_epi64x((long long)m->aad_size * 8, (long long)m->size * 8)), 1);
+	hash_reduce(&h);
+	return byte_swap_block(h.value);
+}
+
+/* What the tags of the next items are xored with: a block of the cipher and the hash of the lengths. The second one waits long
+ * for little, and is mostly that of the item before; that of no lengths is zero. */
+struct masks {
+	__m128i blocks[AHEAD];
+	__m128i lengths;
+	size_t size, aad_size; /* whose */
+};
+
+INLINE void masks_none(struct masks *s)
+{
+	s->lengths = _mm_setzero_si128();
+	s->size = s->aad_size = 0;
+}
+
+INLINE void lengths_of(struct masks *s, const struct key_state *k, const struct aead_item *m)
+{
+	s->lengths = hash_lengths(k, m);
+	s->size = m->size;
+	s->aad_size = m->aad_size;
+}
+
+INLINE void make_masks(struct masks *s, const struct key_state *k, const struct aead_item *items, size_t count)
 {
 	const row first = row_xor(row_broadcast(_mm_set_epi32(1 << 24, 0, 0, 0)), k->round_keys[0]);
 
-	for (size_t i = 0; i < AHEAD; i++)
-		masks[i] = i < count ? iv_block(&items[i]) : _mm_setzero_si128();
-	for (size_t i = 0; i < AHEAD; i += ROW_BLOCKS)
-		row_store(&masks[i], encrypt_row(k, row_xor(row_load(&masks[i]), first)));
+	for (size_t i = 0; i < AHEAD; i += ROW_BLOCKS) {
+		__m128i ivs[ROW_BLOCKS];
+
+		for (size_t j = 0; j < ROW_BLOCKS; j++)
+			ivs[j] = iv_block(&items[i + j < count ? i + j : 0]);
+		row_store(&s->blocks[i], encrypt_row(k, row_xor(row_gather(ivs), first)));
+	}
 }
 
-/* Less than a group: cipher, and GHASH of whichever side is the ciphertext; then the lengths. Returns the tag. */
+/* That of items[i]; they are asked for in turn. */
+INLINE __m128i mask_of(struct masks *s, const struct key_state *k, const struct aead_item *items, size_t i, size_t count)
+{
+	if (i % AHEAD == 0)
+		make_masks(s, k, &items[i], count - i);
+	if (items[i].size != s->size || items[i].aad_size != s->aad_size)
+		lengths_of(s, k, &items[i]);
+	return _mm_xor_si128(s->blocks[i % AHEAD], s->lengths);
+}
+
+/* Less than a group: cipher, and GHASH of whichever side is the ciphertext. Returns the tag. */
 INLINE __m128i finish(const struct key_state *k, const struct aead_item *m, const struct counter *c, struct hash *h, __m128i mask,
 		      const bool sealing)
 {
-	const __m128i lengths = _mm_set_epi64x((long long)m->aad_size * 8, (long long)m->size * 8);
 	const size_t done = m->size / GROUP * GROUP;
 	const size_t size = m->size - done;
 
@@ -53,7 +97,6 @@ INLINE __m128i finish(const struct key_state *k, const struct aead_item *m, cons
 			in = row_load_part(m->out + done + i, size - i);
 		hash_row(h, k, row_byte_swap(in), blocks_of(size - i) + 1);
 	}
-	hash_row(h, k, row_of(lengths), 1);
 	hash_reduce(h);
 	return _mm_xor_si128(byte_swap_block(h->value), mask);
 }
@@ -102,9 +145,18 @@ INLINE void seal(const struct key_state *k, const struct aead_item *m, struct pe
 	start(k, m, &p->hash);
 	p->item = m;
 	p->mask = mask;
-	for (size_t i = 1; i < groups; i++) {
-		step(k, &c, m->in + i * GROUP, m->out + i * GROUP, &p->hash, m->out + (i - 1) * GROUP, ahead + i * GROUP, true);
-		hash_advance(&p->hash, k, groups - i);
+	for (size_t i = 1; i < groups;) {
+		const size_t end = i + groups_in_span(groups - i);
+
+		for (; i < end; i++) {
+			step(k, &c, m->in + i * GROUP, m->out + i * GROUP, &p->hash, m->out + (i - 1) * GROUP, ahead + i * GROUP,
+			     true);
+			p->hash.at += GROUP_BLOCKS;
+		}
+		if (p->hash.at < END)
+			break;
+		hash_next_span(&p->hash, k, groups - i + 1);
+		counter_next_span(&c);
 	}
 	p->counter = c;
 	if (groups > 0)
@@ -121,9 +173,17 @@ INLINE bool open(const struct key_state *k, const struct aead_item *m, __m128i m
 	__m128i tag;
 
 	start(k, m, &h);
-	for (size_t i = 0; i < groups; i++) {
-		step(k, &c, m->in + i * GROUP, m->out + i * GROUP, &h, m->in + i * GROUP, ahead + i * GROUP, true);
-		hash_advance(&h, k, groups - i - 1);
+	for (size_t i = 0; i < groups;) {
+		const size_t end = i + groups_in_span(groups - i);
+
+		for (; i < end; i++) {
+			step(k, &c, m->in + i * GROUP, m->out + i * GROUP, &h, m->in + i * GROUP, ahead + i * GROUP, true);
+			h.at += GROUP_BLOCKS;
+		}
+		if (i == groups)
+			break;
+		hash_next_span(&h, k, groups - i);
+		counter_next_span(&c);
 	}
 	tag = finish(k, m, &c, &h, mask, false);
 	return _mm_movemask_epi8(_mm_cmpeq_epi8(tag, _mm_loadu_si128((const __m128i *)m->tag))) == 0xffff;
@@ -140,13 +200,14 @@ INLINE const uint8_t *ahead_of(const struct aead_item *items, size_t i, size_t c
 APART static void seal_items(const struct key_state *k, struct aead_item *items, size_t count)
 {
 	struct pending p = { .item = NULL };
-	__m128i masks[AHEAD];
+	struct masks masks;
 
 	p.hash.at = LEAD;
+	masks_none(&masks);
 	for (size_t i = 0; i < count; i++) {
-		if (i % AHEAD == 0)
-			make_masks(k, masks, &items[i], count - i);
-		seal(k, &items[i], &p, masks[i % AHEAD], ahead_of(items, i, count));
+		const __m128i mask = mask_of(&masks, k, items, i, count);
+
+		seal(k, &items[i], &p, mask, ahead_of(items, i, count));
 	}
 	if (p.item == NULL)
 		return;
@@ -156,13 +217,14 @@ APART static void seal_items(const struct key_state *k, struct aead_item *items,
 
 APART static size_t open_items(const struct key_state *k, struct aead_item *items, size_t count)
 {
-	__m128i masks[AHEAD];
+	struct masks masks;
 	size_t bad = 0;
 
+	masks_none(&masks);
 	for (size_t i = 0; i < count; i++) {
-		if (i % AHEAD == 0)
-			make_masks(k, masks, &items[i], count - i);
-		bad += aead_conclude(&items[i], open(k, &items[i], masks[i % AHEAD], ahead_of(items, i, count)));
+		const __m128i mask = mask_of(&masks, k, items, i, count);
+
+		bad += aead_conclude(&items[i], open(k, &items[i], mask, ahead_of(items, i, count)));
 	}
 	return bad;
 }

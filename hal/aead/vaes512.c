@@ -11,16 +11,19 @@ typedef __m512i row;
 
 enum { WIDE = 16, COUNTED_ROWS = 0 };
 
-#define row_xor            _mm512_xor_si512
-#define row_zero           _mm512_setzero_si512
-#define row_unpack_low     _mm512_unpacklo_epi64
-#define row_unpack_high    _mm512_unpackhi_epi64
-#define row_aesenc         _mm512_aesenc_epi128
-#define row_aesenclast     _mm512_aesenclast_epi128
-#define row_clmul          _mm512_clmulepi64_epi128
-#define row_broadcast      _mm512_broadcast_i32x4
-#define row_first          _mm512_castsi512_si128
-#define row_of             _mm512_zextsi128_si512
+#define row_xor         _mm512_xor_si512
+#define row_zero        _mm512_setzero_si512
+#define row_unpack_low  _mm512_unpacklo_epi64
+#define row_unpack_high _mm512_unpackhi_epi64
+#define row_aesenc      _mm512_aesenc_epi128
+#define row_aesenclast  _mm512_aesenclast_epi128
+#define row_clmul       _mm512_clmulepi64_epi128
+#define row_broadcast   _mm512_broadcast_i32x4
+#define row_first       _mm512_castsi512_si128
+#define row_of          _mm512_zextsi128_si512
+#define row_gather(blocks)                                                                                                       \
+	_mm512_inserti64x4(_mm512_castsi256_si512(_mm256_set_m128i((blocks)[1], (blocks)[0])),                                   \
+			   _mm256_set_m128i((blocks)[3], (blocks)[2]), 1)
 #define row_load           _mm512_loadu_si512
 #define row_store          _mm512_storeu_si512
 #define row_swap_halves(v) _mm512_shuffle_epi32(v, 0x4e)
@@ -82,6 +85,11 @@ INLINE void counter_next(struct counter *c)
 	c->next = counter_after(c, 2);
 	c->last = _mm512_mask_mov_epi64(c->these, 0xf0, c->next);
 	c->groups = _mm512_add_epi32(c->groups, row_broadcast(_mm_set_epi32(0, 0, 0, GROUP_BLOCKS)));
+}
+
+INLINE void counter_next_span(struct counter *c)
+{
+	(void)c;
 }
 
 INLINE row counter_row(const struct counter *c, int first)
