@@ -123,7 +123,7 @@ static void put_gate(struct body_out *o, const struct msg_mg_volume *v)
 	if (v->latched)
 		body_pair_text(o, "latch_cause", cause_name(v->latch_cause));
 	if (holding != CAUSE_NONE)
-		body_pair_text(o, "remedy", gate_cause_remedy(holding));
+		body_pair_text(o, "remedy", gate_remedy(holding, v->latched));
 	body_pair_uint(o, "since_ns", v->since_ns);
 	if (v->purge_at_ns != 0)
 		body_pair_uint(o, "purge_at_ns", v->purge_at_ns);

@@ -8,6 +8,7 @@ struct cause_row {
 	const char *name;
 	bool latches;
 	const char *remedy;
+	const char *latched_remedy;
 };
 
 /* clang-format off */
@@ -25,26 +26,32 @@ static const char *const state_names[] = {
 	[GATE_FAULT]            = "FAULT",
 };
 
+/* What lifts it; and what lifts it in a gate that was latched in the end (purge_after). */
+#define BY_ITSELF(text)  text, text ", then an officer's restore"
+#define BY_RESTORE(text) text, text
+
 static const struct cause_row causes[] = {
-	[CAUSE_NONE]            = { "none",            false, "nothing is wrong" },
-	[CAUSE_DISABLED]        = { "disabled",        false, "enable the KEK in the HSM" },
-	[CAUSE_DELETED]         = { "deleted",         false, "restore the KEK into the HSM from its backup" },
-	[CAUSE_REPLACED]        = { "replaced",        false, "bring the enrolled KEK back: another key stands in its place" },
-	[CAUSE_EXPIRED]         = { "expired",         false, "move the KEK's end date in the HSM" },
-	[CAUSE_NOT_YET_VALID]   = { "not-yet-valid",   false, "wait for the KEK's start date, or move it in the HSM" },
-	[CAUSE_ACCESS_REVOKED]  = { "access-revoked",  false, "give the rights on the KEK back, or write a new PIN file" },
-	[CAUSE_TOKEN_GONE]      = { "token-gone",      false, "bring the token back: the HSM shows another in its place" },
-	[CAUSE_UNREACHABLE]     = { "unreachable",     false, "bring the HSM back within reach: power, network, service" },
-	[CAUSE_DEK_REFUSED]     = { "dek-refused",     false, "the KEK works, not for this volume: is this its backing?" },
-	[CAUSE_CLOCK]           = { "clock",           false, "set the clock right, or an officer's restore believes it as it is" },
-	[CAUSE_MODULE_BROKEN]   = { "module-broken",   false, "repair the PKCS#11 module or its configuration" },
-	[CAUSE_COMMANDED]       = { "commanded",       true,  "an officer's restore" },
-	[CAUSE_TAMPER]          = { "tamper",          true,  "inspect the machine, then an officer's restore" },
-	[CAUSE_INTEGRITY]       = { "integrity",       true,  "check or restore the data, then an officer's restore" },
-	[CAUSE_SUPERVISOR_LOST] = { "supervisor-lost", false, "it opens by itself at the next good proof" },
-	[CAUSE_ENGINE]          = { "engine",          false, "the log names the error; opens at the next good proof" },
-	[CAUSE_DETACHED]        = { "detached",        false, "attach the volume" },
-	[CAUSE_RECORD_LOST]     = { "record-lost",     true,  "find out who touched the records, then an officer's restore" },
+	[CAUSE_NONE]            = { "none",            false, BY_ITSELF("nothing is wrong") },
+	[CAUSE_DISABLED]        = { "disabled",        false, BY_ITSELF("enable the KEK in the HSM") },
+	[CAUSE_DELETED]         = { "deleted",         false, BY_ITSELF("restore the KEK into the HSM from its backup") },
+	[CAUSE_REPLACED]        = { "replaced",        false, BY_ITSELF("bring the enrolled KEK back: another key stands in its place") },
+	[CAUSE_EXPIRED]         = { "expired",         false, BY_ITSELF("move the KEK's end date in the HSM") },
+	[CAUSE_NOT_YET_VALID]   = { "not-yet-valid",   false, BY_ITSELF("wait for the KEK's start date, or move it in the HSM") },
+	[CAUSE_ACCESS_REVOKED]  = { "access-revoked",  false, BY_ITSELF("give the rights on the KEK back, or write a new PIN file") },
+	[CAUSE_TOKEN_GONE]      = { "token-gone",      false, BY_ITSELF("bring the token back: the HSM shows another in its place") },
+	[CAUSE_UNREACHABLE]     = { "unreachable",     false, BY_ITSELF("bring the HSM back within reach: power, network, service") },
+	[CAUSE_DEK_REFUSED]     = { "dek-refused",     false, BY_ITSELF("the KEK works, not for this volume: is this its backing?") },
+	[CAUSE_CLOCK]           = { "clock",           false, "set the clock right, or an officer's restore believes it as it is",
+				    "set the clock right, then an officer's restore" },
+	[CAUSE_MODULE_BROKEN]   = { "module-broken",   false, BY_ITSELF("repair the PKCS#11 module or its configuration") },
+	[CAUSE_COMMANDED]       = { "commanded",       true,  BY_RESTORE("an officer's restore") },
+	[CAUSE_TAMPER]          = { "tamper",          true,  BY_RESTORE("inspect the machine, then an officer's restore") },
+	[CAUSE_INTEGRITY]       = { "integrity",       true,  BY_RESTORE("check or restore the data, then an officer's restore") },
+	[CAUSE_SUPERVISOR_LOST] = { "supervisor-lost", false, "it opens by itself at the next good proof", "an officer's restore" },
+	[CAUSE_ENGINE]          = { "engine",          false, "the log names the error; opens at the next good proof",
+				    "the log names the error; then an officer's restore" },
+	[CAUSE_DETACHED]        = { "detached",        false, BY_ITSELF("attach the volume") },
+	[CAUSE_RECORD_LOST]     = { "record-lost",     true,  BY_RESTORE("find out who touched the records, then an officer's restore") },
 };
 
 static const char *const event_names[] = {
@@ -117,6 +124,11 @@ const char *gate_cause_name(enum gate_cause c)
 const char *gate_cause_remedy(enum gate_cause c)
 {
 	return c < CAUSE_COUNT ? causes[c].remedy : "?";
+}
+
+const char *gate_remedy(enum gate_cause c, bool latched)
+{
+	return c >= CAUSE_COUNT ? "?" : latched ? causes[c].latched_remedy : causes[c].remedy;
 }
 
 bool gate_cause_latches(enum gate_cause cause)

@@ -148,5 +148,6 @@ const char *gate_cause_name(enum gate_cause c);   /* "disabled" */
 const char *gate_event_name(enum gate_event e);   /* "proof-refused" */
 const char *gate_action_name(enum gate_action a); /* "send-lock" */
 const char *gate_cause_remedy(enum gate_cause c); /* what lifts it, one clause: "enable the KEK in the HSM" */
+const char *gate_remedy(enum gate_cause c, bool latched); /* the same of a gate; latched: an officer's restore is part of it */
 
 #endif

@@ -54,7 +54,7 @@ static size_t journal_entry(const struct volume *v, const struct gate *before, e
 			 v->config.name, gate_state_name(before->state), gate_state_name(g->state), gate_event_name(event),
 			 v->text[0] != '\0' ? ": " : "", v->text, message_id, is_bad(g->state) ? 4 : 5, v->config.name,
 			 gate_state_name(before->state), gate_state_name(g->state), gate_event_name(event), gate_cause_name(g->cause),
-			 g->latched ? "yes" : "no", g->cause != CAUSE_NONE ? gate_cause_remedy(g->cause) : "",
+			 g->latched ? "yes" : "no", g->cause != CAUSE_NONE ? gate_remedy(g->cause, g->latched) : "",
 			 (unsigned long long)g->seq, (unsigned long long)v->alert_sequence, (unsigned long long)boot_now(),
 			 (unsigned long long)v->purge_at_ns, v->text);
 
@@ -157,7 +157,7 @@ static void run_hook(struct volume *v, const struct gate *before, enum gate_even
 	snprintf(r->from, sizeof r->from, "%s", gate_state_name(before->state));
 	snprintf(r->state, sizeof r->state, "%s", gate_state_name(g->state));
 	snprintf(r->cause, sizeof r->cause, "%s", gate_cause_name(g->cause));
-	snprintf(r->remedy, sizeof r->remedy, "%s", g->cause != CAUSE_NONE ? gate_cause_remedy(g->cause) : "");
+	snprintf(r->remedy, sizeof r->remedy, "%s", g->cause != CAUSE_NONE ? gate_remedy(g->cause, g->latched) : "");
 	snprintf(r->text, sizeof r->text, "%s", v->text);
 	r->latched = g->latched;
 	r->gate_seq = g->seq;

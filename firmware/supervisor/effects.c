@@ -170,7 +170,7 @@ static void log_step(struct volume *v, const struct step_context *s)
 		 gate_state_name(s->before->state), gate_state_name(g->state), g->cause != CAUSE_NONE ? ", " : "",
 		 g->cause != CAUSE_NONE ? gate_cause_name(g->cause) : "", g->latched ? ", latched" : "",
 		 gate_event_name(s->event), v->text[0] != '\0' ? ": " : "", v->text, g->cause != CAUSE_NONE ? "; remedy: " : "",
-		 g->cause != CAUSE_NONE ? gate_cause_remedy(g->cause) : "", purge);
+		 g->cause != CAUSE_NONE ? gate_remedy(g->cause, g->latched) : "", purge);
 }
 
 static void audit(struct volume *v, const struct step_context *s)

@@ -671,7 +671,7 @@ static int refuse_volume(const struct volume *v, char text[static TEXT_MAX_BYTES
 		return r;
 	if (v->gate.latched) {
 		snprintf(text, TEXT_MAX_BYTES, "the gate of volume %s is latched (%s): no key for a job either; what lifts it: %s",
-			 v->config.name, gate_cause_name(v->gate.latch_cause), gate_cause_remedy(v->gate.latch_cause));
+			 v->config.name, gate_cause_name(v->gate.latch_cause), gate_remedy(v->gate.latch_cause, true));
 		return ERR_REVOKED;
 	}
 	if (v->gate.state == GATE_LOCKED && volume_busy(v)) {

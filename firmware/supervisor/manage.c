@@ -275,7 +275,7 @@ static int do_attach(struct agent *a, const struct msg_mg_request *q, struct vol
 		return r;
 	if (v->gate.latched) {
 		snprintf(text, TEXT_MAX_BYTES, "the gate is latched (%s); what lifts it: %s",
-			 gate_cause_name(v->gate.latch_cause), gate_cause_remedy(v->gate.latch_cause));
+			 gate_cause_name(v->gate.latch_cause), gate_remedy(v->gate.latch_cause, true));
 		return ERR_REVOKED;
 	}
 	if (v->gate.state != GATE_LOCKED) {

@@ -601,8 +601,10 @@ static void take_wiped(struct volume *v, const struct msg_dp_wiped *w)
 static void take_drained(struct volume *v, const struct msg_dp_drained *d)
 {
 	v->dataplane.stage = STAGE_DRAINED;
-	v->drained_ns = d->drained_ns;
-	v->drain_error = d->error;
+	if (v->drained_ns == 0) { /* else a process that had no key and was told to end: the lock is longer ago */
+		v->drained_ns = d->drained_ns;
+		v->drain_error = d->error;
+	}
 	if (d->error != 0)
 		v->hold_until_ns = 0;
 	if (d->error != 0 && v->config.hold && v->config.export == EXPORT_UBLK)

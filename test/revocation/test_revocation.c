@@ -173,6 +173,11 @@ static void every_word_is_there_and_once(void **state)
 	(void)state;
 	for (enum gate_cause c = 0; c < CAUSE_COUNT; c++) {
 		assert_true(strlen(gate_cause_remedy(c)) > 10);
+		assert_string_equal(gate_remedy(c, false), gate_cause_remedy(c));
+		assert_non_null(strstr(gate_remedy(c, true), "an officer's restore"));
+		assert_null(strstr(gate_remedy(c, true), "next good proof"));
+		if (gate_cause_latches(c))
+			assert_string_equal(gate_remedy(c, true), gate_cause_remedy(c));
 		for (enum gate_cause d = 0; d < c; d++)
 			assert_string_not_equal(gate_cause_name(c), gate_cause_name(d));
 	}

@@ -234,8 +234,11 @@ def test_a_volume_that_stays_shut_is_purged():
         assert 0 < status["purge_at_ns"] - time.time_ns() <= 5_000_000_000
         status = lab.wait_state("PURGED", timeout=10)
         assert status["latched"] and status["latch_cause"] == "disabled" and "purge_at_ns" not in status
+        assert "enable the KEK" in status["remedy"] and "an officer's restore" in status["remedy"]
         lab.wait_for(lambda: not lab.dataplanes(), 5, "no data plane")
         lab.wait_for(lambda: not (lab.root / "run/demo.sock").exists(), 5, "no export")
+        last = lab.status()["lock"]
+        assert last["drained_ns"] - last["wiped_ns"] < 4_900_000_000, "the purge counts as the lock's drain"
         lab.kek("enable")
         time.sleep(2)
         assert lab.state() == "PURGED"
