@@ -325,11 +325,3 @@ int config_load_volume(const struct config *c, const char *name, struct volume_c
 	config_check_own_device(out, out, errors);
 	return errors->count == 0 ? 0 : ERR_CONFIG;
 }
-
-const struct kek_config *config_kek(const struct config *c, const char *name)
-{
-	for (unsigned i = 0; i < c->kek_count; i++)
-		if (strcmp(c->keks[i].name, name) == 0)
-			return &c->keks[i];
-	return NULL;
-}

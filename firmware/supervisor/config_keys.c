@@ -131,6 +131,14 @@ static bool a_indicator(struct reader *r, const char *key, const char *v)
 
 /* ---- [kek NAME] ---- */
 
+const struct kek_config *config_kek(const struct config *c, const char *name)
+{
+	for (unsigned i = 0; i < c->kek_count; i++)
+		if (strcmp(c->keks[i].name, name) == 0)
+			return &c->keks[i];
+	return NULL;
+}
+
 static bool k_module(struct reader *r, const char *key, const char *v)
 {
 	if (!value_path(r, key, v, r->kek->module, sizeof r->kek->module))
