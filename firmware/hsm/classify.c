@@ -11,6 +11,7 @@ enum ckr_class {
 	CLASS_GENERAL,     /* says nothing by itself: the look settles it */
 	CLASS_SESSION,     /* the session or the login is lost */
 	CLASS_ACCESS,      /* the PIN */
+	CLASS_NO_PIN,      /* the token has none: it compared nothing, and no try is spent */
 	CLASS_DISABLED,    /* the key's rights */
 	CLASS_TYPE,        /* NSS says this where others say that a right is missing */
 	CLASS_HANDLE,      /* the key's handle means nothing any more */
@@ -81,7 +82,7 @@ static const struct ckr_row rows[] = {
 	ROW(0x0f0, UNWRAPPING_KEY_HANDLE_INVALID,    HANDLE),
 	ROW(0x0f2, UNWRAPPING_KEY_TYPE_INCONSISTENT, TYPE),
 	ROW(0x101, USER_NOT_LOGGED_IN,               SESSION),
-	ROW(0x102, USER_PIN_NOT_INITIALIZED,         ACCESS),
+	ROW(0x102, USER_PIN_NOT_INITIALIZED,         NO_PIN),
 	ROW(0x104, USER_ANOTHER_ALREADY_LOGGED_IN,   BROKEN),
 	ROW(0x110, WRAPPED_KEY_INVALID,              PAYLOAD),
 	ROW(0x112, WRAPPED_KEY_LEN_RANGE,            PAYLOAD),
@@ -161,6 +162,7 @@ enum hsm_verdict classify(unsigned long ckr, const struct look *look)
 	case CLASS_PAYLOAD:
 		return refused_payload(look);
 	case CLASS_ACCESS:
+	case CLASS_NO_PIN:
 		return VERDICT_ACCESS_REVOKED;
 	case CLASS_DISABLED:
 		return VERDICT_DISABLED;
@@ -185,6 +187,11 @@ bool classify_worth_a_restart(unsigned long ckr)
 bool classify_is_login_refusal(unsigned long ckr)
 {
 	return class_of(ckr) == CLASS_ACCESS;
+}
+
+bool classify_is_no_pin(unsigned long ckr)
+{
+	return class_of(ckr) == CLASS_NO_PIN;
 }
 
 bool classify_is_template_refusal(unsigned long ckr)

@@ -106,12 +106,20 @@ static bool login_with(struct kek *k, const struct pin *pin, struct report *r)
 {
 	struct look look = { .stage = STAGE_LOGIN, .token = TOKEN_GOOD, .key = KEY_SEEN }; /* no key was looked for */
 	unsigned long ckr = token_login(k->token, pin->bytes, pin->size);
+	char number[32];
 
 	if (ckr == TOKEN_OK)
 		return true;
 	if (classify_is_login_refusal(ckr))
 		k->login_refused = true;
-	say_ckr(k, r, ckr, &look, "login");
+	if (classify_is_no_pin(ckr)) {
+		r->ckr = ckr;
+		say_whole(k, r, VERDICT_ACCESS_REVOKED,
+			  "token '%s' has no user PIN (%s): let the security officer set it (fallgate-custodian set-pin --so-pin-file)",
+			  k->info.label, classify_ckr_name(ckr, number, sizeof number));
+	} else {
+		say_ckr(k, r, ckr, &look, "login");
+	}
 	return false;
 }
 

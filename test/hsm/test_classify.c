@@ -267,6 +267,9 @@ static void a_restart_is_for_lost_things_only(void **state)
 	assert_true(classify_is_login_refusal(CKR_PIN_INCORRECT));
 	assert_true(classify_is_login_refusal(CKR_PIN_LOCKED));
 	assert_false(classify_is_login_refusal(CKR_DEVICE_ERROR));
+	assert_false(classify_is_login_refusal(CKR_USER_PIN_NOT_INITIALIZED)); /* none was compared */
+	assert_true(classify_is_no_pin(CKR_USER_PIN_NOT_INITIALIZED));
+	assert_false(classify_is_no_pin(CKR_PIN_INCORRECT) || classify_is_no_pin(CKR_OK));
 	assert_false(classify_is_login_refusal(CKR_OK));
 }
 

@@ -116,6 +116,7 @@ ROWS = {
     "PIN locked": (order("token 0 0 flags 0x40000"), {"access-revoked"}, "locked"),
     "PIN at its last try": (order("token 0 0 flags 0x20000"), {"access-revoked"}, "one try left"),
     "PIN counter low": (order("token 0 0 flags 0x10000"), {"access-revoked"}, "wrongly before"),
+    "token without a PIN": (order("C_Login 0 9999 rv 0x102"), {"access-revoked"}, "has no user PIN"),  # nothing was tried, nothing to renew
     "right: CKA_DECRYPT": (order("key 0 0 attribute 0x105=0"), {"disabled"}, "CKA_DECRYPT"),
     "right: CKA_SENSITIVE": (order("key 0 0 attribute 0x103=0"), {"access-revoked"}, "CKA_SENSITIVE"),
     "right: CKA_EXTRACTABLE": (order("key 0 0 attribute 0x162=1"), {"access-revoked"}, "CKA_EXTRACTABLE"),
