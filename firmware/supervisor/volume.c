@@ -197,12 +197,12 @@ void volume_pin_renewed(struct volume *v)
 		volume_feed(v, EV_PIN_RENEWED, CAUSE_NONE, NULL, NULL);
 }
 
+static const char damaged_text[] = "the record of volume %s is damaged; bring it back from a backup of the state directory";
+
 int volume_attachable(const struct volume *v, char text[static TEXT_MAX_BYTES])
 {
 	if (v->damaged) {
-		snprintf(text, TEXT_MAX_BYTES,
-			 "the record of volume %s is damaged; bring it back from a backup of the state directory",
-			 v->config.name);
+		snprintf(text, TEXT_MAX_BYTES, damaged_text, v->config.name);
 		return ERR_CORRUPT;
 	}
 	if (!v->formatted) {
@@ -802,6 +802,8 @@ static void read_records(struct volume *v, const char *name)
 
 	v->formatted = volume_error == 0;
 	v->damaged = volume_error != 0 && volume_error != ERR_NOT_FOUND;
+	if (v->damaged)
+		snprintf(v->text, sizeof v->text, damaged_text, name);
 	/* no trace of it: a volume that is still to be created. A trace without a gate record: latched. */
 	fresh = volume_error == ERR_NOT_FOUND && gate_error == ERR_NOT_FOUND;
 	/* the last steps before a crash may have raised the sequence without a record */

@@ -231,6 +231,26 @@ def test_one_damaged_header_is_no_harm(agent):
     agent.wait_state("AVAILABLE", timeout=15)
 
 
+def test_records_that_are_damaged_or_another_devices(agent):
+    """What is wrong with them, and which copy to bring back, stands where an operator looks: in the status, and in the log."""
+    agent.stop()
+    record = agent.root / "state/volumes/demo"
+    good, key = record.read_bytes(), (agent.root / "state/device.key").read_bytes()
+    record.write_bytes(good + b"x")
+    agent.start()
+    status = agent.status()
+    assert not status["formatted"] and "the record of volume demo is damaged" in status["text"] and "backup" in status["text"], status
+    agent.stop()
+    record.write_bytes(good)
+    (agent.root / "state/device.key").unlink()
+    agent.start()
+    agent.stop()
+    assert "device.key was missing and is made anew" in agent.log_path.read_text()
+    (agent.root / "state/device.key").write_bytes(key)
+    agent.start()
+    agent.wait_state("AVAILABLE")
+
+
 def test_a_volume_of_another_kek(lab):
     """Volume A's file put in the place of volume B: refused, named, unharmed."""
     a = lab.write_volume("demo", "64M")
