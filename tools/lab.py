@@ -394,8 +394,29 @@ class Lab:
     def dataplanes(self, name="demo"):
         return [pid for pid, line in self.processes().items() if "fallgate-nbd.so" in line and f"name={name}" in line]
 
+    def token_files(self):
+        """What the token's files hold. SoftHSM rewrites one at each login: in that moment it is empty, and is looked at again."""
+        files = {}
+        for path in (self.root / "tokens").rglob("*"):
+            for _ in range(20):
+                try:
+                    files[path] = path.read_bytes() if path.is_file() else b""
+                except OSError:
+                    continue
+                if files[path] or path.is_dir() or path.suffix == ".lock":
+                    break
+                time.sleep(0.005)
+        return files
+
+    def put_back(self, files):
+        """Those that are empty now: a process that was killed in its login left them so. That is SoftHSM's own weakness, and not looked at."""
+        for path, content in files.items():
+            if content and path.exists() and path.stat().st_size == 0:
+                path.write_bytes(content)
+
     def stop(self, sig=signal.SIGTERM, timeout=15):
         if self.agent and self.agent.poll() is None:
+            files = self.token_files()
             self.agent.send_signal(sig)
             try:
                 self.agent.wait(timeout)
@@ -403,7 +424,15 @@ class Lab:
                 self.agent.kill()
                 self.agent.wait()
                 raise LabError(f"the agent did not stop within {timeout} s\n{self.log()[-4000:]}")
+            self.put_back(files)
         return self.agent.returncode if self.agent else None
+
+    def kill(self):
+        """kill -9; its hsm processes go with it."""
+        files = self.token_files()
+        self.agent.kill()
+        self.agent.wait()
+        self.put_back(files)
 
     def spawn(self, *argv, **kwargs):
         process = subprocess.Popen([str(a) for a in argv], env=self.env(), stdin=subprocess.DEVNULL, cwd="/", **kwargs)

@@ -125,7 +125,7 @@ def test_watch_says_a_line_per_change(world):
         began = time.monotonic()
         world.agent.volume("demo", "INACCESSIBLE", COMMANDED, 1, COMMANDED, 301)
         line = process.stdout.readline()
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 5
         assert "INACCESSIBLE" in line and "commanded (latched)" in line and "-> " in line
     finally:
         process.kill()
@@ -153,7 +153,7 @@ def test_watch_in_json_ends_when_the_identity_is_removed(world):
     world.agent.volume("demo", "LOCKING", COMMANDED, 1, COMMANDED, 301)
     assert json.loads(process.stdout.readline())["state"] == "LOCKING"
     world.agent.remove("auditor")
-    assert process.wait(10) == 17
+    assert process.wait(20) == 17
     assert "removed" in process.stderr.read()
 
 
@@ -178,7 +178,7 @@ def test_nobody_home(world, tmp_path):
         began = time.monotonic()
         done = cli("status", credentials=world.agent.credentials(tmp_path / "deaf", "auditor", address=address))
         assert done.returncode == 16 and f"no answer from {address} in 5 s: is the agent running?" in done.stderr
-        assert 4 < time.monotonic() - began < 8
+        assert 4 < time.monotonic() - began < 15
 
 
 def test_an_agent_without_the_key_gets_nothing(world, tmp_path):

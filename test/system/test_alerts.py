@@ -77,7 +77,7 @@ def test_the_journal_has_fields_and_came_first():
             lab.cli("restore", "demo")
             lab.wait_state("AVAILABLE")
         wiped = lab.wait_ledger("wiped", 5)
-        lab.wait_for(lambda: len(lab.journal.of("LOCKING")) >= 5, 5, "what the journal got")
+        lab.wait_for(lambda: len(lab.journal.of("LOCKING")) >= 5, 15, "what the journal got")
         locking = lab.journal.of("LOCKING")
         assert len(locking) == len(wiped) == 5
         for entry, line in zip(locking, wiped):
@@ -94,7 +94,7 @@ def test_the_journal_has_fields_and_came_first():
         os.unlink(lab.root / "journal")
         lab.cli("revoke", "demo")
         lab.wait_state("INACCESSIBLE")
-        lab.wait_for(lambda: "takes none" in lab.log(), 5, "a line about it")
+        lab.wait_for(lambda: "takes none" in lab.log(), 15, "a line about it")
     finally:
         lab.close()
 
@@ -104,7 +104,7 @@ def test_syslog_has_them_on_a_line():
     try:
         lab.kek("disable")
         lab.wait_state("INACCESSIBLE")
-        lines = lab.wait_for(lambda: [e for e in list(lab.journal.entries) if isinstance(e, str) and "state=LOCKING" in e], 5, "a line for syslog")
+        lines = lab.wait_for(lambda: [e for e in list(lab.journal.entries) if isinstance(e, str) and "state=LOCKING" in e], 15, "a line for syslog")
         assert len(lines) == 1 and lines[0].startswith("<28>fallgated[") and "cause=disabled" in lines[0] and "volume=demo" in lines[0]
     finally:
         lab.close()
@@ -148,7 +148,7 @@ def test_a_slow_program_is_killed_and_waited_for_by_nobody():
         lab.wait_for(lambda: "it ran for longer than it may" in lab.log(), 20, "a program killed")
         assert not list(lab.out.glob("*.LOCKING"))
         subprocess.run(["kill", "-9", str(hooks[0])], check=True)
-        lab.wait_for(lambda: "hooks ended; started again" in lab.log(), 5, "hooks started again")
+        lab.wait_for(lambda: "hooks ended; started again" in lab.log(), 15, "hooks started again")
         assert lab.state() == "AVAILABLE"
     finally:
         lab.close()
@@ -169,7 +169,7 @@ def test_a_flood_of_alerts_starts_a_bounded_number():
         children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(hooks)], capture_output=True, text=True).stdout.split()
         assert len(children) <= 4
         lab.stop()
-        lab.wait_for(lambda: not [p for p in children if os.path.exists(f"/proc/{p}")], 5, "programs gone with the agent")
+        lab.wait_for(lambda: not [p for p in children if os.path.exists(f"/proc/{p}")], 15, "programs gone with the agent")
     finally:
         lab.close()
 
@@ -184,7 +184,7 @@ def test_mount_hooks():
         busy = open(mounted / "busy", "w")  # a lazy unmount does not wait for who is in there
         lab.kek("disable")
         lab.wait_state("INACCESSIBLE")
-        lab.wait_for(lambda: not os.path.ismount(mounted), 5, "the mount gone")
+        lab.wait_for(lambda: not os.path.ismount(mounted), 15, "the mount gone")
         busy.close()
         status = lab.status()
         assert status["lock"]["wiped_ns"] - status["lock"]["detected_ns"] < 1_000_000_000

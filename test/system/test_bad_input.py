@@ -420,7 +420,7 @@ def test_a_damaged_sector_is_an_error_for_that_sector_only(agent):
             outcomes[sector] = error.errno
     assert outcomes[100] == "EIO", outcomes
     assert all(v is True for s, v in outcomes.items() if s != 100), outcomes
-    agent.wait_for(lambda: agent.status()["stats"]["bad_tags"] >= 1, 5, "the alarm counted in the status")
+    agent.wait_for(lambda: agent.status()["stats"]["bad_tags"] >= 1, 15, "the alarm counted in the status")
 
 
 def test_a_lab_is_left_clean():

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from conftest import running_lab
-from test_gate import connect, read_error, same
+from test_gate import HungToken, connect, read_error, same
 
 INTERVAL, DEADLINE, BUDGET = 0.4, 1.0, 1.0
 QUICK = f"probe_interval = {int(INTERVAL * 1000)}ms\nfresh_every = 3\nhsm_deadline = {int(DEADLINE * 1000)}ms\noutage_budget = {int(BUDGET * 1000)}ms\n"
@@ -37,7 +37,8 @@ def order(*lines):
 
 
 def keep_token(lab):
-    shutil.copytree(lab.root / "tokens", lab.root / "kept")
+    with HungToken(lab):  # nobody is in the middle of rewriting a file
+        shutil.copytree(lab.root / "tokens", lab.root / "kept")
     if lab.as_root:
         for path in (lab.root / "kept").rglob("*"):
             shutil.chown(path, 64771, 64771)
@@ -281,9 +282,8 @@ def test_a_wrong_pin_costs_one_try_ever():
             if end == "stop":
                 lab.stop()
             else:
-                lab.agent.kill()
-                lab.agent.wait()
-                lab.wait_for(lambda: not lab.processes(), 5, "the end of every child")
+                lab.kill()
+                lab.wait_for(lambda: not lab.processes(), 15, "the end of every child")
     finally:
         lab.close()
 
@@ -345,7 +345,7 @@ def test_a_revoke_in_the_middle_of_a_login_does_not_cost_the_token():
             before = lab.hsm.calls("C_Login")
             lab.hsm.order("C_Login 0 9999 delay 200")
             lab.cli("attach", "demo", role="operator")
-            lab.wait_for(lambda: lab.hsm.calls("C_Login") > before, 5, "a login")
+            lab.wait_for(lambda: lab.hsm.calls("C_Login") > before, 15, "a login")
             began = time.monotonic()
             lab.cli("revoke", "demo")
             lab.wait_state("INACCESSIBLE", timeout=5)

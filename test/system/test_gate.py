@@ -185,11 +185,10 @@ def test_the_data_plane_shuts_itself_when_the_supervisor_dies(agent):
     planes = agent.dataplanes()
     assert len(planes) == 1
     began = time.clock_gettime(time.CLOCK_BOOTTIME)
-    agent.agent.send_signal(signal.SIGKILL)
-    agent.agent.wait()
+    agent.kill()
     agent.wait_for(lambda: not set(planes) & set(agent.processes()), 10, "the end of the data plane")
     assert wiped_at(agent) - began < 1, "by its own clock; what was written is still flushed then, which takes what the disk takes"
-    agent.wait_for(lambda: not agent.processes(), 5, "the end of every child")
+    agent.wait_for(lambda: not agent.processes(), 15, "the end of every child")
     agent.start()
     agent.wait_state("AVAILABLE", timeout=15)
     assert same(agent, data)
@@ -281,7 +280,7 @@ def test_detach_and_attach(agent):
     data = write_something(agent)
     agent.cli("detach", "demo", role="operator")
     agent.wait_state("LOCKED", timeout=10)
-    agent.wait_for(lambda: not agent.dataplanes(), 5, "the end of the data plane")  # LOCKED is when the keys are gone; the drain follows
+    agent.wait_for(lambda: not agent.dataplanes(), 15, "the end of the data plane")  # LOCKED is when the keys are gone; the drain follows
     agent.cli("attach", "demo", role="operator")
     agent.wait_state("AVAILABLE", timeout=10)
     assert same(agent, data)
@@ -311,7 +310,7 @@ def test_every_lock_is_in_the_ledger(agent):
         text = (agent.root / "state/ledger").read_text()
         return '"commanded"' in text and "wiped" in text
 
-    agent.wait_for(written, 5, "the lock in the ledger")
+    agent.wait_for(written, 15, "the lock in the ledger")
 
 
 def test_a_plain_user_can_run_it():

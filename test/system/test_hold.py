@@ -174,7 +174,7 @@ def test_a_detach_ends_it(held):
     held.cli("detach", "demo", role="operator")
     waiting.join(15)
     assert waiting.error is not None
-    held.wait_for(lambda: not held.dataplanes(), 5, "no process")
+    held.wait_for(lambda: not held.dataplanes(), 15, "no process")
     held.kek("enable")
     held.cli("attach", "demo", role="operator")
     held.wait_state("AVAILABLE")
@@ -221,7 +221,7 @@ def test_connections_are_limited(held):
     with pytest.raises(nbd.Error):
         client(held).pread(512, 0)
     handles.pop().shutdown()
-    held.wait_for(lambda: held.status()["stats"]["connections"] == 2, 5, "a free place")
+    held.wait_for(lambda: held.status()["stats"]["connections"] == 2, 15, "a free place")
     assert client(held).pread(512, 0) == b"\0" * 512
 
 

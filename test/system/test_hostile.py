@@ -84,8 +84,7 @@ def test_a_supervisor_that_was_killed_is_back_at_once_though_its_manager_hangs()
             for pid, line in lab.processes().items():
                 if stopped in line:
                     os.kill(pid, signal.SIGSTOP)
-            lab.agent.kill()
-            lab.agent.wait()
+            lab.kill()
             lab.start()
             lab.wait_for(lambda: lab.cli("status", role="auditor", check=False).code == 0, 10, "the management")
             lab.wait_state("AVAILABLE")

@@ -77,7 +77,7 @@ def test_a_boot_clock_that_stands_behind_does_not_lengthen_a_lease(shimmed):
 def test_a_wall_clock_that_jumps_ahead_asks_for_a_fresh_proof_and_goes_on(shimmed):
     mark = len(shimmed.log())
     shimmed.orders.clocks("supervisor", wall_ns=86400 * 10**9)
-    shimmed.wait_for(lambda: "the wall clock jumped" in shimmed.log()[mark:], 5, "the jump in the log")
+    shimmed.wait_for(lambda: "the wall clock jumped" in shimmed.log()[mark:], 15, "the jump in the log")
     time.sleep(1)
     assert shimmed.state() == "AVAILABLE" and serves(shimmed)
 
@@ -145,7 +145,7 @@ def test_a_revoke_at_any_moment_of_an_attach_a_detach_or_a_restore(shimmed):
         status = lab.wait_for(lambda: (lambda s: s if s["latched"] and s["state"] in ("LOCKED", "INACCESSIBLE") else None)(lab.status()), 5,
                               f"round {n}, {verb}: a latched gate")
         assert status["cause"] == "commanded" and not serves(lab)
-        lab.wait_for(lambda: lab.cli("restore", "demo", check=False).code == 0, 5, "a restore")
+        lab.wait_for(lambda: lab.cli("restore", "demo", check=False).code == 0, 15, "a restore")
         lab.serve()
         handle = nbd.NBD()
         handle.connect_uri(lab.uri())

@@ -117,7 +117,7 @@ def test_who_may_do_what_is_in_the_ledger(shared):
         seen = {line["event"]: line.get("text", "") for line in lines if line.get("identity") == "olga"}
         return seen if len(seen) == 2 else None
 
-    seen = shared.wait_for(both, 5, "two lines about olga in the ledger")
+    seen = shared.wait_for(both, 15, "two lines about olga in the ledger")
     assert "operator" in seen["enrolled"] and "removed" in seen
 
 
@@ -130,7 +130,7 @@ def test_who_is_enrolled_anew_is_told_so(lab):
     lab.credentials["officer"] = lab.root / "first"
     assert "in the place of the officer of that name" in enroll("auditor", "second")
     assert lab.cli("status", check=False).code == 17
-    lab.wait_for(lambda: "auditor in the place of the officer" in (lab.root / "state/ledger").read_text(), 5, "its line in the ledger")
+    lab.wait_for(lambda: "auditor in the place of the officer" in (lab.root / "state/ledger").read_text(), 15, "its line in the ledger")
 
 
 def test_versions(shared):

@@ -188,8 +188,7 @@ def test_a_second_agent_is_refused_and_harms_nothing(house):
 def test_no_process_is_left_when_the_supervisor_dies():
     lab = running_lab(volumes=(("demo", "16M"),))
     try:
-        lab.agent.kill()
-        lab.agent.wait()
-        lab.wait_for(lambda: not lab.processes(), 3, "the end of every process")
+        lab.kill()
+        lab.wait_for(lambda: not lab.processes(), 10, "the end of every process")
     finally:
         lab.close()

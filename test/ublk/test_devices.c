@@ -21,7 +21,7 @@
 #include "base/error.h"
 #include "ublk/devices.h"
 
-enum { UID = 990, GID = 991, MARK = 4711, NUMBER = 3, LIST = 64, HOLD_MS = 60000, SHORT_MS = 60 };
+enum { UID = 990, GID = 991, MARK = 4711, NUMBER = 3, LIST = 64, HOLD_MS = 60000, SHORT_MS = 400 };
 #define MS UINT64_C(1000000)
 
 /* ---- the kernel, the supervisor, a server ---- */
