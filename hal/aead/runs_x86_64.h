@@ -12,7 +12,7 @@
 
 #include "rows_x86_64.h"
 
-enum { AHEAD = ROW_BLOCKS > 1 ? 4 : 1 }; /* items whose masks are made at once */
+enum { AHEAD = ROW_BLOCKS * ROW_BLOCKS }; /* items whose masks are made at once: the wider, the more a wait for one row costs */
 
 INLINE __m128i iv_block(const struct aead_item *m)
 {
@@ -58,7 +58,7 @@ INLINE void make_masks(struct masks *s, const struct key_state *k, const struct 
 {
 	const row first = row_xor(row_broadcast(_mm_set_epi32(1 << 24, 0, 0, 0)), k->round_keys[0]);
 
-	for (size_t i = 0; i < AHEAD; i += ROW_BLOCKS) {
+	for (size_t i = 0; i < AHEAD && i < count; i += ROW_BLOCKS) {
 		__m128i ivs[ROW_BLOCKS];
 
 		for (size_t j = 0; j < ROW_BLOCKS; j++)
