@@ -220,7 +220,8 @@ static unsigned live_clients(const struct control *c)
 	return atomic_load(&c->clients) - atomic_load(&c->stuck_clients);
 }
 
-/* And for requests that clients have no part in, as the kernel's. Who leaves the volume has wiped what it held, or is about to. */
+/* And for requests that clients have no part in, as the kernel's. Who leaves the volume has wiped what it held, or is about
+ * to. */
 static void wait_for_clients_gone(struct control *c)
 {
 	const struct timespec step = { .tv_nsec = 1000000 };
@@ -563,7 +564,8 @@ static void forget_volume(struct control *c)
 	c->ring = NULL;
 }
 
-/* The walls are those of the first key: a ring of its own, the header judged anew, READY, and then a ticket and a one-shot hsm. */
+/* The walls are those of the first key: a ring of its own, the header judged anew, READY, and then a ticket and a one-shot
+ * hsm. */
 static void begin_anew(struct control *c)
 {
 	char text[TEXT_MAX_BYTES] = "";

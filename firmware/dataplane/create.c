@@ -178,9 +178,9 @@ static int prepare_backing(struct creator *c)
 	c->backing_fd = -1;
 	if (c->dev->is_device && c->dev->atomic_bytes != 0 && c->dev->atomic_bytes < SECTOR_BYTES && !c->order.assume_4k)
 		return fail(c, ERR_UNSUPPORTED,
-		            "the device promises to write %u bytes at once, not 4096: a power cut could tear a sector; set assume_4k = yes "
-		            "for the volume if it is known to do better",
-		            c->dev->atomic_bytes);
+			    "the device promises to write %u bytes at once, not 4096: a power cut could tear a sector; set "
+			    "assume_4k = yes for the volume if it is known to do better",
+			    c->dev->atomic_bytes);
 	return 0;
 }
 

@@ -1,5 +1,5 @@
-/* fallgate-dataplane: the front door of the one-shots, and of the server of a block device in the kernel (serve.c). The server of a
- * volume over NBD is nbdkit with fallgate-nbd.so (nbd_plugin.c). */
+/* fallgate-dataplane: the front door of the one-shots, and of the server of a block device in the kernel (serve.c). The server of
+ * a volume over NBD is nbdkit with fallgate-nbd.so (nbd_plugin.c). */
 #include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -16,12 +16,13 @@
 
 enum { CHANNEL_FD = 3 };
 
-static const char help[] = "usage: fallgate-dataplane create | offline | serve name=NAME device=N queues=Q depth=D hold=yes|no\n"
-			   "       fallgate-dataplane --help | --version\n"
-			   "\n"
-			   "Makes one volume, does one job on a volume that nobody serves, or serves one as the block device /dev/ublkbN, by\n"
-			   "order of the Fallgate agent, which starts it with its channel as descriptor 3. To create a volume, use\n"
-			   "`fallgate create`; for jobs, `fallgate volume`; to serve it, `fallgate attach`.\n";
+static const char help[] =
+	"usage: fallgate-dataplane create | offline | serve name=NAME device=N queues=Q depth=D hold=yes|no\n"
+	"       fallgate-dataplane --help | --version\n"
+	"\n"
+	"Makes one volume, does one job on a volume that nobody serves, or serves one as the block device /dev/ublkbN, by\n"
+	"order of the Fallgate agent, which starts it with its channel as descriptor 3. To create a volume, use\n"
+	"`fallgate create`; for jobs, `fallgate volume`; to serve it, `fallgate attach`.\n";
 
 static void block_signals(void)
 {

@@ -1,5 +1,6 @@
-/* See offline.h. The main thread takes orders and keeps the deadlines; a worker touches the device and what the client gave, first to
- * find the wrapped key, then, with the key loaded, to do the verb. The main thread never waits for the worker while a key is here. */
+/* See offline.h. The main thread takes orders and keeps the deadlines; a worker touches the device and what the client gave,
+ * first to find the wrapped key, then, with the key loaded, to do the verb. The main thread never waits for the worker while a
+ * key is here. */
 #include "offline.h"
 
 #include <errno.h>
@@ -154,7 +155,9 @@ static bool write_line(struct job *j, const char *line, size_t size)
 
 static void say(void *context, enum offline_severity severity, const char *text)
 {
-	static const char letters[] = { [OFFLINE_NOTE] = 'n', [OFFLINE_MENDED] = 'm', [OFFLINE_REPAIRABLE] = 'r', [OFFLINE_LOSS] = 'l' };
+	static const char letters[] = {
+		[OFFLINE_NOTE] = 'n', [OFFLINE_MENDED] = 'm', [OFFLINE_REPAIRABLE] = 'r', [OFFLINE_LOSS] = 'l'
+	};
 	struct job *j = context;
 	struct pollfd p = { .fd = j->text_fd, .events = POLLOUT };
 	char shown[LINE_TEXT_MAX + 1], line[LINE_TEXT_MAX + 8];
@@ -428,7 +431,8 @@ _Noreturn static void end(struct job *j, int error)
 	if (j->dev != NULL)
 		j->dev->ops->close(j->dev); /* gives the lock on the backing store back before anybody hears that it is over */
 	log_line(error == 0 ? LOG_LEVEL_NOTICE : LOG_LEVEL_ERROR, "volume %s: %s: %s%s%s", j->order.volume.name,
-		 offline_needs[j->verb].name, error == 0 ? "done" : error_text(error), error != 0 ? ": " : "", error != 0 ? j->text : "");
+		 offline_needs[j->verb].name, error == 0 ? "done" : error_text(error), error != 0 ? ": " : "",
+		 error != 0 ? j->text : "");
 	tell_done(j, error, error != 0 ? j->text : "");
 	_exit(error_exit_code(error));
 }
@@ -674,7 +678,8 @@ static int say_hello(struct job *j)
 
 int offline_run(int fd)
 {
-	static struct job j = { .backing_fd = -1, .text_fd = -1, .output_fd = -1, .map_fd = -1, .input_fd = -1 }; /* threads may outlive the frame of a caller */
+	/* static: threads may outlive the frame of a caller */
+	static struct job j = { .backing_fd = -1, .text_fd = -1, .output_fd = -1, .map_fd = -1, .input_fd = -1 };
 
 	keyslot_init(&j.key);
 	channel_init(&j.supervisor, fd, ROLE_DATAPLANE, ROLE_SUPERVISOR);

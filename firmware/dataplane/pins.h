@@ -1,5 +1,5 @@
-/* What a header says, held against what the appliance has pinned. Nothing of a header is authenticated here: it only has to agree,
- * and to hold the wrapped key that the pinned KEK made; the engine proves it with that key. */
+/* What a header says, held against what the appliance has pinned. Nothing of a header is authenticated here: it only has to
+ * agree, and to hold the wrapped key that the pinned KEK made; the engine proves it with that key. */
 #ifndef FALLGATE_DATAPLANE_PINS_H
 #define FALLGATE_DATAPLANE_PINS_H
 

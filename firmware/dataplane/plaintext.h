@@ -1,9 +1,9 @@
-/* Plaintext outside the engine: the request buffers of the NBD server and the clients behind them. (The server of a block device in
- * the kernel has buffers of its own: ublk_face.h says what becomes of them.)
- * What must hold: no byte of a buffer is touched that the calling thread does not hold at that moment. The server (nbdkit 1.32)
- * keeps one buffer a thread, which grows (by realloc, zeroed anew), never shrinks, and is freed when the thread ends; a request
- * that gets a buffer always reaches the plugin, or is the last one of its thread. So inside a call of the plugin, and only there,
- * the buffer noted last is sure to be alive. From this follows what is wiped and what is not:
+/* Plaintext outside the engine: the request buffers of the NBD server and the clients behind them. (The server of a block device
+ * in the kernel has buffers of its own: ublk_face.h says what becomes of them.) What must hold: no byte of a buffer is touched
+ * that the calling thread does not hold at that moment. The server (nbdkit 1.32) keeps one buffer a thread, which grows (by
+ * realloc, zeroed anew), never shrinks, and is freed when the thread ends; a request that gets a buffer always reaches the
+ * plugin, or is the last one of its thread. So inside a call of the plugin, and only there, the buffer noted last is sure to be
+ * alive. From this follows what is wiped and what is not:
  *  - written data: as soon as it is sealed, before the call returns;
  *  - read data: at the thread's next call, whatever it is, as far as that does not overwrite it; it must outlive the call itself,
  *    because the reply is sent from it. An idle connection keeps its last replies (`-t` buffers of them) until then;

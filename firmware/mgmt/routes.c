@@ -216,8 +216,8 @@ static void reply_content(struct exchange *x, int size, const uint64_t *seq)
 
 /* ---- reading ---- */
 
-/* The supervisor says something every two seconds. What is older than silent_after_ns is shown with its age: nobody should take the last
- * words of one that hangs for news. */
+/* The supervisor says something every two seconds. What is older than silent_after_ns is shown with its age: nobody should take
+ * the last words of one that hangs for news. */
 static uint64_t silence(const struct mgmt *m)
 {
 	uint64_t age = now_ns() - m->state.heard_ns;
@@ -576,7 +576,8 @@ static bool volume_found(struct exchange *x, const struct msg_mg_volume **v)
 	char text[TEXT_MAX_BYTES];
 
 	*v = NULL;
-	if (x->target.volume[0] == '\0' || x->target.resource == RESOURCE_VOLUMES) /* to be created: the supervisor looks for its file */
+	if (x->target.volume[0] == '\0' ||
+	    x->target.resource == RESOURCE_VOLUMES) /* to be created: the supervisor looks for its file */
 		return true;
 	*v = state_volume(&x->m->state, x->target.volume);
 	if (*v != NULL)

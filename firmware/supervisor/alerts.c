@@ -53,9 +53,10 @@ static size_t journal_entry(const struct volume *v, const struct gate *before, e
 			 "FALLGATE_QUEUED_NS=%llu\nFALLGATE_PURGE_AT_NS=%llu\nFALLGATE_TEXT=%s\n",
 			 v->config.name, gate_state_name(before->state), gate_state_name(g->state), gate_event_name(event),
 			 v->text[0] != '\0' ? ": " : "", v->text, message_id, is_bad(g->state) ? 4 : 5, v->config.name,
-			 gate_state_name(before->state), gate_state_name(g->state), gate_event_name(event), gate_cause_name(g->cause),
-			 g->latched ? "yes" : "no", g->cause != CAUSE_NONE ? gate_remedy(g->cause, g->latched) : "",
-			 (unsigned long long)g->seq, (unsigned long long)v->alert_sequence, (unsigned long long)boot_now(),
+			 gate_state_name(before->state), gate_state_name(g->state), gate_event_name(event),
+			 gate_cause_name(g->cause), g->latched ? "yes" : "no",
+			 g->cause != CAUSE_NONE ? gate_remedy(g->cause, g->latched) : "", (unsigned long long)g->seq,
+			 (unsigned long long)v->alert_sequence, (unsigned long long)boot_now(),
 			 (unsigned long long)v->purge_at_ns, v->text);
 
 	return n < 0 ? 0 : (size_t)n < size ? (size_t)n : size - 1;
@@ -70,7 +71,8 @@ static size_t syslog_entry(const struct volume *v, const struct gate *before, en
 			 "purge_at_ns=%llu text=\"%s\"",
 			 3 * 8 + (is_bad(g->state) ? 4 : 5), (int)getpid(), v->config.name, gate_state_name(before->state),
 			 gate_state_name(g->state), gate_event_name(event), gate_cause_name(g->cause), g->latched ? "yes" : "no",
-			 (unsigned long long)g->seq, (unsigned long long)v->alert_sequence, (unsigned long long)v->purge_at_ns, v->text);
+			 (unsigned long long)g->seq, (unsigned long long)v->alert_sequence, (unsigned long long)v->purge_at_ns,
+			 v->text);
 
 	return n < 0 ? 0 : (size_t)n < size ? (size_t)n : size - 1;
 }
@@ -92,9 +94,12 @@ static void start_hooks(struct alerts *a)
 {
 	char program[PATH_MAX_BYTES + 32];
 	const char *arguments[] = { program, NULL };
-	struct child_plan plan = {
-		.peer = PEER_HOOKS, .program = program, .arguments = arguments, .fds = { -1 }, .fd_count = 1, .block_signals = true
-	};
+	struct child_plan plan = { .peer = PEER_HOOKS,
+				   .program = program,
+				   .arguments = arguments,
+				   .fds = { -1 },
+				   .fd_count = 1,
+				   .block_signals = true };
 
 	snprintf(program, sizeof program, "%s/fallgate-hooks", a->agent->config.libexec_dir);
 	snprintf(a->hooks.label, sizeof a->hooks.label, "hooks");

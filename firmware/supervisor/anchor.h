@@ -1,6 +1,6 @@
-/* anti_rollback = tpm: a volume's bond with a counter of the TPM. What must hold: no key is asked for before the count is known; the
- * volume does not serve before the counter was stepped to what its root names; the counter is never stepped beyond what a durable root
- * names, so that no power cut leaves a volume that does not open. */
+/* anti_rollback = tpm: a volume's bond with a counter of the TPM. What must hold: no key is asked for before the count is known;
+ * the volume does not serve before the counter was stepped to what its root names; the counter is never stepped beyond what a
+ * durable root names, so that no power cut leaves a volume that does not open. */
 #ifndef FALLGATE_SUPERVISOR_ANCHOR_H
 #define FALLGATE_SUPERVISOR_ANCHOR_H
 
@@ -28,7 +28,8 @@ struct anchor {
 
 void anchor_init(struct anchor *n, struct volume *v);
 
-/* For an unlock. false: the TPM is being asked; unlock_try comes again. true, and *fault: it cannot be known (cause NONE: all is well). */
+/* For an unlock. false: the TPM is being asked; unlock_try comes again. true, and *fault: it cannot be known (cause NONE: all is
+ * well). */
 bool anchor_ready(struct anchor *n, struct judgement *fault);
 void anchor_ticket(struct anchor *n, struct msg_dp_ticket *t);
 /* The volume is open, and its root names this. */

@@ -151,8 +151,8 @@ static int start_thread(void *(*body)(void *), void *context)
 	return r == 0 ? 0 : ERR_NOMEM;
 }
 
-int opening_start(struct opening **out, struct agent *a, const struct volume_config *c, enum opening_kind kind, opening_done *done,
-		  void *context)
+int opening_start(struct opening **out, struct agent *a, const struct volume_config *c, enum opening_kind kind,
+		  opening_done *done, void *context)
 {
 	struct opening *o = calloc(1, sizeof *o);
 	int r = ERR_NOMEM;

@@ -217,7 +217,8 @@ static const char *cannot_seal(const struct console *console, const struct kek *
 	if (console->agent->config.tpm[0] == '\0')
 		return "the configuration names no TPM: tpm = /dev/tpmrm0 in [agent]";
 	if (!kek_seals_pin(k))
-		return "this KEK takes its PIN from elsewhere: write pin-source=tpm: into its uri first, and start the agent anew";
+		return "this KEK takes its PIN from elsewhere: write pin-source=tpm: into its uri first, "
+		       "and start the agent anew";
 	if (console->sealing.ask != NULL)
 		return "another PIN is being sealed; try again in a moment";
 	return NULL;

@@ -123,7 +123,9 @@ static void adopt(struct creation *c)
 					     .seq = v->gate.seq,
 					     .attach_wanted = v->attach_wanted || c->config.attach_auto };
 	else if (c->latch != CAUSE_NONE)
-		gate = (struct gate_record){ .latched = true, .latch_cause = c->latch, .seq = 1, .attach_wanted = gate.attach_wanted };
+		gate = (struct gate_record){
+			.latched = true, .latch_cause = c->latch, .seq = 1, .attach_wanted = gate.attach_wanted
+		};
 	/* the gate first: a volume's record without one would be a latched volume */
 	r = records_write_gate(&a->records, c->config.name, &gate);
 	if (r == 0)

@@ -12,8 +12,8 @@ struct agent;
 /* 0: under way, manage_reply comes later. Else the error, text says why. */
 int creation_begin(struct agent *a, const struct msg_mg_request *request, char text[static TEXT_MAX_BYTES]);
 
-/* A revoke, or a tamper, while `volume` (empty: whichever it is) is being made: it is latched when it is there, and the latch is on
- * its way to the disk now. True: one of that name is being made. */
+/* A revoke, or a tamper, while `volume` (empty: whichever it is) is being made: it is latched when it is there, and the latch is
+ * on its way to the disk now. True: one of that name is being made. */
 bool creation_latch(struct agent *a, const char *volume, enum gate_cause cause);
 
 /* The agent stops. */

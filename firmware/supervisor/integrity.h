@@ -1,6 +1,6 @@
 /* How many sectors and nodes that fail their check are too many. Pure: a vessel that every failure fills by one and that empties
- * steadily, `limit` in `window`. What must hold: `limit` failures at once always reach it; fewer than `limit` in any `window`, from
- * empty, never do; no count, whoever reports it, makes it overflow. */
+ * steadily, `limit` in `window`. What must hold: `limit` failures at once always reach it; fewer than `limit` in any `window`,
+ * from empty, never do; no count, whoever reports it, makes it overflow. */
 #ifndef FALLGATE_SUPERVISOR_INTEGRITY_H
 #define FALLGATE_SUPERVISOR_INTEGRITY_H
 

@@ -1,5 +1,5 @@
-/* See job.h. The order is an attach's: the dataplane first finds the wrapped key, then a one-shot hsm is asked for it. Every end goes
- * through end_job, and the struct is freed from the loop, when both processes are gone. */
+/* See job.h. The order is an attach's: the dataplane first finds the wrapped key, then a one-shot hsm is asked for it. Every end
+ * goes through end_job, and the struct is freed from the loop, when both processes are gone. */
 #include "job.h"
 
 #include <stdarg.h>
@@ -93,7 +93,8 @@ static void arm(struct job *j, struct timer *t, uint64_t in_ns)
 
 /* ---- the ledger ---- */
 
-static void audit(struct agent *a, const char *event, const char *volume, const char *identity, const char *text, const struct job *j)
+static void audit(struct agent *a, const char *event, const char *volume, const char *identity, const char *text,
+		  const struct job *j)
 {
 	struct ledger_entry e = { .wall_ns = wall_now(), .boot_ns = boot_now() };
 
@@ -123,8 +124,8 @@ static void audit_end(const struct job *j)
 		 (unsigned long long)j->counts.mended, (unsigned long long)j->counts.repairable,
 		 (unsigned long long)j->counts.lost, keys, j->text[0] != '\0' ? "; " : "", j->text);
 	audit(j->agent, "job-ended", j->volume->config.name, j->identity, text, j);
-	log_line(j->error == 0 ? LOG_LEVEL_NOTICE : LOG_LEVEL_WARNING, "volume %s: job of %s: %s", j->volume->config.name, j->identity,
-		 text);
+	log_line(j->error == 0 ? LOG_LEVEL_NOTICE : LOG_LEVEL_WARNING, "volume %s: job of %s: %s", j->volume->config.name,
+		 j->identity, text);
 }
 
 /* ---- the end ---- */
@@ -670,8 +671,9 @@ static int refuse_volume(const struct volume *v, char text[static TEXT_MAX_BYTES
 	if (r != 0)
 		return r;
 	if (v->gate.latched) {
-		snprintf(text, TEXT_MAX_BYTES, "the gate of volume %s is latched (%s): no key for a job either; what lifts it: %s",
-			 v->config.name, gate_cause_name(v->gate.latch_cause), gate_remedy(v->gate.latch_cause, true));
+		snprintf(text, TEXT_MAX_BYTES,
+			 "the gate of volume %s is latched (%s): no key for a job either; what lifts it: %s", v->config.name,
+			 gate_cause_name(v->gate.latch_cause), gate_remedy(v->gate.latch_cause, true));
 		return ERR_REVOKED;
 	}
 	if (v->gate.state == GATE_LOCKED && volume_busy(v)) {
@@ -773,8 +775,8 @@ int job_begin(struct agent *a, const struct job_request *q, job_done *done, char
 	manage_push_volume(a, v);
 	arm(j, &j->setup, SETUP_S * SEC_NS);
 	arm(j, &j->tick, TICK_MS * MS_NS);
-	if (opening_start(&j->opening, a, &v->config, writes(j->verb, &j->options) ? OPENING_WRITE : OPENING_READ, backing_opened, j) !=
-	    0)
+	if (opening_start(&j->opening, a, &v->config, writes(j->verb, &j->options) ? OPENING_WRITE : OPENING_READ, backing_opened,
+			  j) != 0)
 		end_job(j, ERR_NOMEM, CAUSE_ENGINE, "its backing store cannot be opened; see the agent's log");
 	return 0;
 }

@@ -1,8 +1,9 @@
-/* A job: what `fallgate volume` has done, with a key, to a volume that nobody serves. The client asks at the console and lends its
- * descriptors; a one-shot dataplane does the work. What must hold: no job on a volume that is attached or latched, and no attach while
- * there is one; the KEK is proven for it as for an attach, and goes on being proven; whatever would lock a volume that serves, and the
- * client's going away, ends it: the unwrapping hsm killed and reaped, the keys wiped within 60 ms or their process killed; the client
- * hears of the end when no process is left; each job has two lines in the ledger, its begin and its end. */
+/* A job: what `fallgate volume` has done, with a key, to a volume that nobody serves. The client asks at the console and lends
+ * its descriptors; a one-shot dataplane does the work. What must hold: no job on a volume that is attached or latched, and no
+ * attach while there is one; the KEK is proven for it as for an attach, and goes on being proven; whatever would lock a volume
+ * that serves, and the client's going away, ends it: the unwrapping hsm killed and reaped, the keys wiped within 60 ms or their
+ * process killed; the client hears of the end when no process is left; each job has two lines in the ledger, its begin and its
+ * end. */
 #ifndef FALLGATE_SUPERVISOR_JOB_H
 #define FALLGATE_SUPERVISOR_JOB_H
 

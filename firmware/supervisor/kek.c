@@ -125,8 +125,8 @@ static bool pin_proven(const struct kek *k)
 	       (k->pin.state == PIN_GOOD && pin_file_identity(k, &now) && same_pin(&now, &k->pin));
 }
 
-/* Not mapped here, so not wiped by hand where the kernel has secret memory: it clears those pages itself when the last descriptor is
- * gone. A memfd that stands in for it takes a write. */
+/* Not mapped here, so not wiped by hand where the kernel has secret memory: it clears those pages itself when the last descriptor
+ * is gone. A memfd that stands in for it takes a write. */
 static void let_page_go(struct kek *k)
 {
 	static const uint8_t zeroes[4096];
@@ -159,10 +159,11 @@ static void set_fault(struct kek *k, int error, const char *what)
 	k->fault_ns = boot_now();
 	if (definite)
 		snprintf(k->fault.text, sizeof k->fault.text,
-			 "the PIN of KEK %s stays sealed: %.110s; if that was meant to be: fallgate seal-pin %s", k->config->name, what,
-			 k->config->name);
+			 "the PIN of KEK %s stays sealed: %.110s; if that was meant to be: fallgate seal-pin %s", k->config->name,
+			 what, k->config->name);
 	else
-		snprintf(k->fault.text, sizeof k->fault.text, "the PIN of KEK %s cannot be unsealed now: %.180s", k->config->name, what);
+		snprintf(k->fault.text, sizeof k->fault.text, "the PIN of KEK %s cannot be unsealed now: %.180s", k->config->name,
+			 what);
 	log_error("%s", k->fault.text);
 }
 

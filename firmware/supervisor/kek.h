@@ -35,8 +35,8 @@ bool kek_busy(const struct kek *k); /* a prober of it is alive: nobody uses it a
 /* Reap the long-lived process, probe in a fresh one, now. */
 void kek_probe_fresh(struct kek *k);
 
-/* How long until it is asked again, after so many failures in a row: an HSM that is down after 1 1/4 to 1 3/4 intervals, by chance.
- * Two intervals after it is back it has been asked; and the appliances of a site do not ask in step. */
+/* How long until it is asked again, after so many failures in a row: an HSM that is down after 1 1/4 to 1 3/4 intervals, by
+ * chance. Two intervals after it is back it has been asked; and the appliances of a site do not ask in step. */
 uint64_t kek_backoff(uint64_t interval_ns, unsigned failures, uint16_t chance);
 
 /* A good proof that began then, by whomever. */
@@ -48,8 +48,9 @@ uint64_t kek_proof_deadline(const struct kek *k);
 
 /* ---- for sessions ---- */
 void kek_note_opened(struct kek *k, const struct msg_hsm_opened *o);
-/* An untried PIN, or one whose last good login is a while ago, is tried by one process at a time: a session that may come to try it
- * takes the turn before it starts. false: it is another's turn. *turn: whether this session has it; kek_pin_end and kek_pin_abandon give it back. */
+/* An untried PIN, or one whose last good login is a while ago, is tried by one process at a time: a session that may come to try
+ * it takes the turn before it starts. false: it is another's turn. *turn: whether this session has it; kek_pin_end and
+ * kek_pin_abandon give it back. */
 bool kek_pin_turn(struct kek *k, bool *turn);
 /* Whether its PIN can be had now. false: a TPM is unsealing it; again soon. */
 bool kek_pin_ready(struct kek *k);

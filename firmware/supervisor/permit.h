@@ -30,7 +30,18 @@ enum stage {
 	STAGE_COUNT
 };
 
-enum peer { PEER_HSM, PEER_DATAPLANE, PEER_CREATOR, PEER_JOB, PEER_MGMT, PEER_CONSOLE, PEER_HOOKS, PEER_BROKER, PEER_TPM, PEER_COUNT };
+enum peer {
+	PEER_HSM,
+	PEER_DATAPLANE,
+	PEER_CREATOR,
+	PEER_JOB,
+	PEER_MGMT,
+	PEER_CONSOLE,
+	PEER_HOOKS,
+	PEER_BROKER,
+	PEER_TPM,
+	PEER_COUNT
+};
 
 bool permit_allows(enum peer peer, enum stage stage, enum message_type type);
 

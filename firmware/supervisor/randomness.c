@@ -47,7 +47,8 @@ bool randomness_good(char *text, size_t size)
 {
 	if (noise_now() != NOISE_BAD)
 		return true;
-	snprintf(text, size, "the machine's source of noise failed its health test: no key is made; mend it and start the agent anew");
+	snprintf(text, size,
+		 "the machine's source of noise failed its health test: no key is made; mend it and start the agent anew");
 	return false;
 }
 
@@ -62,7 +63,7 @@ bool randomness_posture(const struct agent *a, char *text, size_t size)
 	if (strcmp(a->config.entropy, "kernel") == 0)
 		snprintf(text, size, "random numbers: the kernel's generator, tested; no hardware source is looked at");
 	else
-		snprintf(text, size, "random numbers: the kernel's generator, tested; %s%s%s", state == NOISE_NONE ? "" : noise_name(),
-			 state == NOISE_NONE ? "" : " ", said[state]);
+		snprintf(text, size, "random numbers: the kernel's generator, tested; %s%s%s",
+			 state == NOISE_NONE ? "" : noise_name(), state == NOISE_NONE ? "" : " ", said[state]);
 	return state == NOISE_GOOD || state == NOISE_NONE;
 }

@@ -1,5 +1,5 @@
-/* Where keys come from: the kernel's generator, seeded, and beside it the machine's source of noise. What must hold: before both were
- * looked at nothing is sealed and no key is made; a source that failed its test makes no key again. */
+/* Where keys come from: the kernel's generator, seeded, and beside it the machine's source of noise. What must hold: before both
+ * were looked at nothing is sealed and no key is made; a source that failed its test makes no key again. */
 #ifndef FALLGATE_SUPERVISOR_RANDOMNESS_H
 #define FALLGATE_SUPERVISOR_RANDOMNESS_H
 

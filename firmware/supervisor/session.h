@@ -42,8 +42,9 @@ struct session {
 
 void session_init(struct session *s, struct agent *a, struct kek *k, const struct session_events *events, void *owner);
 
-/* Starts a process and opens the KEK, unless its PIN cannot be had: then that is the result; dataplane_fd >= 0: a one-shot wired to a dataplane (stays the caller's). 0, ERR_BUSY (the
- * last process is not gone, another one is trying the PIN, or a TPM is unsealing it: again soon), ERR_IO, ERR_NOMEM. */
+/* Starts a process and opens the KEK, unless its PIN cannot be had: then that is the result; dataplane_fd >= 0: a one-shot wired
+ * to a dataplane (stays the caller's). 0, ERR_BUSY (the last process is not gone, another one is trying the PIN, or a TPM is
+ * unsealing it: again soon), ERR_IO, ERR_NOMEM. */
 int session_start(struct session *s, const struct kek_record *pins, int dataplane_fd);
 
 /* A proof. At enrolment (no pins) of RSA: of the key just opened, by this hash; of AES: makes a canary. */
@@ -52,8 +53,8 @@ int session_probe(struct session *s, const struct kek_record *key);
 /* HSM_WRAP or HSM_UNWRAP. */
 int session_ticket(struct session *s, bool wrap, const struct msg_hsm_ticket *t);
 
-/* Ends it: told to finish what it does and log out, and killed half a second later; or at once, with false: killed but not yet gone.
- * Of one that was told to end nothing is heard any more but whether its PIN was good. */
+/* Ends it: told to finish what it does and log out, and killed half a second later; or at once, with false: killed but not yet
+ * gone. Of one that was told to end nothing is heard any more but whether its PIN was good. */
 void session_close(struct session *s);
 bool session_kill(struct session *s);
 

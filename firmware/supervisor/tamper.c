@@ -43,7 +43,8 @@ static void look(void *context)
 	if (active)
 		lock_all(t->agent);
 	if (active != t->active)
-		log_warning("tamper line %s: %s", t->agent->config.tamper, active ? "ACTIVE: every volume is locked" : "quiet again");
+		log_warning("tamper line %s: %s", t->agent->config.tamper,
+			    active ? "ACTIVE: every volume is locked" : "quiet again");
 	t->active = active;
 	timer_arm(&t->agent->loop, &t->look, boot_now() + (tamper_fd(t->line) >= 0 ? AGAIN_MS : LOOK_MS) * MS_NS);
 }

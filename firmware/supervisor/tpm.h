@@ -1,6 +1,6 @@
-/* Questions to the TPM, each put by a process of its own (fallgate-tpm). What must hold: every question has a deadline, at which its
- * process is killed; it is answered to its owner exactly once, and never after it was abandoned; the supervisor maps no page and reads no
- * pipe that a PIN is in. */
+/* Questions to the TPM, each put by a process of its own (fallgate-tpm). What must hold: every question has a deadline, at which
+ * its process is killed; it is answered to its owner exactly once, and never after it was abandoned; the supervisor maps no page
+ * and reads no pipe that a PIN is in. */
 #ifndef FALLGATE_SUPERVISOR_TPM_H
 #define FALLGATE_SUPERVISOR_TPM_H
 

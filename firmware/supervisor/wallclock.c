@@ -46,8 +46,9 @@ static void remember(struct wallclock *w)
 static void lose_trust(struct wallclock *w)
 {
 	if (!w->untrusted)
-		log_error("the wall clock is behind the last time this agent ran: volumes are locked until it is set right, or an "
-			  "officer restores one");
+		log_error(
+			"the wall clock is behind the last time this agent ran: volumes are locked until it is set right, or an "
+			"officer restores one");
 	w->untrusted = true;
 }
 

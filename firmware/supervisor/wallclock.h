@@ -1,6 +1,6 @@
 /* Whether the wall clock can be believed: dates of KEKs are judged by it. What must hold: a clock that is behind the last time
- * this agent is known to have run (its record, the ledger's last line, or what it has seen since) is untrusted, and locks; a jump asks for a
- * fresh proof; boot time, by which every deadline runs, is not touched by either. */
+ * this agent is known to have run (its record, the ledger's last line, or what it has seen since) is untrusted, and locks; a jump
+ * asks for a fresh proof; boot time, by which every deadline runs, is not touched by either. */
 #ifndef FALLGATE_SUPERVISOR_WALLCLOCK_H
 #define FALLGATE_SUPERVISOR_WALLCLOCK_H
 

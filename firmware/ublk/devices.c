@@ -255,8 +255,9 @@ static void look_at_server(struct devices *all, struct device *d)
 
 static void warn_full_queue(const struct device *d, const char *why)
 {
-	log_warning("volume %s: queue/nr_requests of its block device could not be set: %s; a lock under full load may end the hold",
-		    d->name, why);
+	log_warning(
+		"volume %s: queue/nr_requests of its block device could not be set: %s; a lock under full load may end the hold",
+		d->name, why);
 }
 
 static void keep_a_tag_free(struct devices *all, struct device *d)

@@ -21,7 +21,7 @@ struct devices_world {
 	void *context;
 	void (*tell)(void *context, const struct message *m);
 	int (*give)(void *context, uint32_t device, uint32_t uid, uint32_t gid); /* the char device's node. 0 or ERR_* */
-	int (*open_depth)(void *context, uint32_t device);                       /* a descriptor of queue/nr_requests, or -1 with errno */
+	int (*open_depth)(void *context, uint32_t device); /* a descriptor of queue/nr_requests, or -1 with errno */
 };
 
 /* 0 or ERR_NOMEM. */

@@ -281,8 +281,8 @@ static bool wants_mark(const struct volume *v)
 }
 
 /* With tree.lock: the last of what was accepted goes into log blocks. Places whose sector is not sealed stay void, and whoever
- * was about to fill them hears ERR_REVOKED. Behind them, for the drain's end, the block that says all of it is settled: without it
- * the next open would have to believe an older version of whatever changed last, should the newest be spoilt meanwhile. */
+ * was about to fill them hears ERR_REVOKED. Behind them, for the drain's end, the block that says all of it is settled: without
+ * it the next open would have to believe an older version of whatever changed last, should the newest be spoilt meanwhile. */
 static int seal_last(struct volume *v)
 {
 	int r = 0;

@@ -1,7 +1,7 @@
 /* Ciphertext between its acceptance and its place: a cell of 4 KiB for each sector version, all of them there from the start, and
  * a table that finds the newest version of a sector. What must hold, always under tree.lock: the table names at most one cell for
- * a sector, the one accepted last; a cell is given back when the device has answered for it; nothing in here is plaintext or needs
- * a key. Only the bytes of a reserved cell are written without the lock, by whoever reserved it. */
+ * a sector, the one accepted last; a cell is given back when the device has answered for it; nothing in here is plaintext or
+ * needs a key. Only the bytes of a reserved cell are written without the lock, by whoever reserved it. */
 #ifndef FALLGATE_VOLUME_HELD_H
 #define FALLGATE_VOLUME_HELD_H
 

@@ -389,7 +389,8 @@ static bool pin_if_ready(struct subkey *s)
 	return false;
 }
 
-/* What it is can be read once it is pinned: nobody fills it then. `locked`: the caller has the lock, and needs it for nothing here. */
+/* What it is can be read once it is pinned: nobody fills it then. `locked`: the caller has the lock, and needs it for nothing
+ * here. */
 static struct subkey *pin_cached(struct keyring *k, enum key_domain domain, uint32_t gen_no, const uint8_t *salt, bool locked)
 {
 	uint64_t name = name_of(domain, gen_no, salt);

@@ -24,7 +24,8 @@ enum {
 	LOG_BLOCKS_LEAST = 8,
 };
 
-/* Regions in order: header A, ring A, zeroes up to 1 MiB, log, upper levels A, level 1, data, upper levels B, ring B, header B. */
+/* Regions in order: header A, ring A, zeroes up to 1 MiB, log, upper levels A, level 1, data, upper levels B, ring B, header
+ * B. */
 struct geometry {
 	uint64_t n_sectors;
 	uint64_t backing_size;

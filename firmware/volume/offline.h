@@ -1,17 +1,17 @@
 /* What is done to a volume that nobody serves: look at it, prove it, mend it, take out what can be read. One entry for all verbs,
- * so that the command (without a key) and the one-shot dataplane (with one) run the same code. What must hold: a verb that does not
- * write opens nothing for writing; nothing is mended on a guess: a repair uses only bytes that authenticate (or, without a key, whose
- * SHA-256 is good) and says what it changed; loss is accepted only where offline_options.accept_loss says so; no plaintext leaves
- * but through salvage's output; everything read from the device is hostile. */
+ * so that the command (without a key) and the one-shot dataplane (with one) run the same code. What must hold: a verb that does
+ * not write opens nothing for writing; nothing is mended on a guess: a repair uses only bytes that authenticate (or, without a
+ * key, whose SHA-256 is good) and says what it changed; loss is accepted only where offline_options.accept_loss says so; no
+ * plaintext leaves but through salvage's output; everything read from the device is hostile. */
 #ifndef FALLGATE_VOLUME_OFFLINE_H
 #define FALLGATE_VOLUME_OFFLINE_H
 
 #include "volume.h"
 
 enum offline_verb {
-	OFFLINE_CHECK,          /* headers, rings, geometry; with a key also MAC, roots, log chain, every node */
-	OFFLINE_SCRUB,          /* with a key: every tag of every sector and node, both copies */
-	OFFLINE_DUMP,           /* header, roots, log, one node or sector's slot: clear fields; with a key the sealed ones; never data */
+	OFFLINE_CHECK, /* headers, rings, geometry; with a key also MAC, roots, log chain, every node */
+	OFFLINE_SCRUB, /* with a key: every tag of every sector and node, both copies */
+	OFFLINE_DUMP,  /* header, roots, log, one node or sector's slot: clear fields; with a key the sealed ones; never data */
 	OFFLINE_REPAIR_HEADER,  /* the damaged copy from the good one */
 	OFFLINE_REPAIR_LOG,     /* with a key: accept the end of the log at damage; needs accept_loss */
 	OFFLINE_SALVAGE,        /* with a key: every sector that opens, to the output; authentic each, not fresh together */
@@ -48,8 +48,8 @@ struct offline_sink {
 	void *context;
 	/* One line without its end, at most 200 bytes, no control characters. */
 	void (*say)(void *context, enum offline_severity severity, const char *text);
-	/* Bytes of work done and in all; called at least every 16 MiB of work. False: stop, the verb returns ERR_REVOKED if the ring
-	 * was shut, else ERR_STATE. */
+	/* Bytes of work done and in all; called at least every 16 MiB of work. False: stop, the verb returns ERR_REVOKED if the
+	 * ring was shut, else ERR_STATE. */
 	bool (*progress)(void *context, uint64_t done, uint64_t total);
 };
 
@@ -59,7 +59,7 @@ struct offline_options {
 	const uint8_t *kcv; /* as in volume_options */
 	int output_fd;      /* -1: none. Salvage: an empty regular file; backup: anything that can be written */
 	int map_fd;         /* salvage: the list of what is missing. -1: none */
-	int input_fd;       /* -1: none. A header backup; where it is given and not the verb's subject, it stands for the headers */
+	int input_fd; /* -1: none. A header backup; where it is given and not the verb's subject, it stands for the headers */
 	uint64_t dump_at;  /* dump: UINT64_MAX = the whole layout, else the sector whose path is shown */
 	bool test_geometry, assume_4k;
 };
@@ -74,14 +74,14 @@ struct offline_result {
 /* Whether the device must be open for writing: scrub writes only to repair. */
 bool offline_writes(enum offline_verb verb, const struct offline_options *o);
 
-/* Runs one verb. keys may be NULL where needs.key is false. 0 (result says what was found: damage that was found is no error of the
- * call), ERR_FOREIGN (no volume, or another's key), ERR_CORRUPT (so damaged that the verb could not run; the text said why),
+/* Runs one verb. keys may be NULL where needs.key is false. 0 (result says what was found: damage that was found is no error of
+ * the call), ERR_FOREIGN (no volume, or another's key), ERR_CORRUPT (so damaged that the verb could not run; the text said why),
  * ERR_IO, ERR_NOSPACE (the output), ERR_STATE (consent lacking, or stopped), ERR_REVOKED. why: one clause, always terminated. */
 int volume_offline(enum offline_verb verb, struct block *dev, struct keyring *keys, const struct offline_options *o,
 		   const struct offline_sink *sink, struct offline_result *result, char *why, size_t why_size);
 
-/* A header backup's bytes, as HEADER_BACKUP writes them: hostile. Fills what volume_read_header would, so that a key can be had when
- * both headers of the device are gone. 0, ERR_FOREIGN, ERR_CORRUPT. */
+/* A header backup's bytes, as HEADER_BACKUP writes them: hostile. Fills what volume_read_header would, so that a key can be had
+ * when both headers of the device are gone. 0, ERR_FOREIGN, ERR_CORRUPT. */
 int volume_read_header_backup(const uint8_t *bytes, size_t size, struct volume_header_info *out, char *why, size_t why_size);
 
 #endif

@@ -1,6 +1,7 @@
-/* A lock over sectors: readers of a range share it, a writer has it alone, in order of arrival. While no writer is there or waits,
- * readers enter and leave without a mutex: each marks its range in a place of its own, which a writer that comes looks through. Held across data I/O, so a lock
- * of the keys never takes it; range_abort makes those who still wait leave. Entries live on their owners' stacks. */
+/* A lock over sectors: readers of a range share it, a writer has it alone, in order of arrival. While no writer is there or
+ * waits, readers enter and leave without a mutex: each marks its range in a place of its own, which a writer that comes looks
+ * through. Held across data I/O, so a lock of the keys never takes it; range_abort makes those who still wait leave. Entries live
+ * on their owners' stacks. */
 #ifndef FALLGATE_VOLUME_RANGE_H
 #define FALLGATE_VOLUME_RANGE_H
 

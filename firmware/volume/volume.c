@@ -920,8 +920,8 @@ static bool device_fits(const struct volume *v, const struct volume_options *o, 
 	return false;
 }
 
-/* The root is authentic: what it names is what was written last on this medium. A power cut between root and counter leaves the root one
- * ahead, and nothing else does. */
+/* The root is authentic: what it names is what was written last on this medium. A power cut between root and counter leaves the
+ * root one ahead, and nothing else does. */
 static int check_anchor(struct volume *v, const struct volume_options *o, char *why, size_t why_size)
 {
 	uint64_t named = v->root.anchor, count = o->anchor_count;
@@ -948,7 +948,8 @@ static int check_anchor(struct volume *v, const struct volume_options *o, char *
 	v->anchor_durable = named;
 	if (wrong == NULL)
 		return 0;
-	snprintf(why, why_size, "%s (it names %llu, the counter is at %llu)", wrong, (unsigned long long)named, (unsigned long long)count);
+	snprintf(why, why_size, "%s (it names %llu, the counter is at %llu)", wrong, (unsigned long long)named,
+		 (unsigned long long)count);
 	return ERR_CORRUPT;
 }
 

@@ -83,8 +83,8 @@ int volume_format(struct block *dev, struct keyring *k, const struct volume_form
 /* How much memory an open volume may take: some 28 MiB, for a small board, or some 300, for a server (DESIGN.md, "Memory"). */
 enum volume_preset { VOLUME_BOARD, VOLUME_SERVER };
 
-/* A count outside the medium that only goes up (a TPM's). The newest root names the count that it was written under; an older medium put
- * back names a lower one. What an opening makes of it: */
+/* A count outside the medium that only goes up (a TPM's). The newest root names the count that it was written under; an older
+ * medium put back names a lower one. What an opening makes of it: */
 enum volume_anchor {
 	ANCHOR_IGNORE, /* offline tools, tests: what the root names is kept */
 	ANCHOR_NONE,   /* this appliance has no counter for it: refuse a volume that names one */
@@ -113,9 +113,9 @@ struct volume_options {
 	int mutant;               /* enum volume_mutant, only in a build with FALLGATE_MUTANTS; 0 = none */
 };
 
-/* Authenticates header and root with the ring's keys, recovers, and is ready to serve. Takes neither dev nor ring over: the caller
- * closes and destroys them after volume_close. 0, ERR_FOREIGN, ERR_CORRUPT, ERR_IO, ERR_REVOKED, ERR_UNSUPPORTED (the device may
- * tear 4 KiB), ERR_NOSPACE (the log was used up by recoveries that were cut); `why` names the reason. */
+/* Authenticates header and root with the ring's keys, recovers, and is ready to serve. Takes neither dev nor ring over: the
+ * caller closes and destroys them after volume_close. 0, ERR_FOREIGN, ERR_CORRUPT, ERR_IO, ERR_REVOKED, ERR_UNSUPPORTED (the
+ * device may tear 4 KiB), ERR_NOSPACE (the log was used up by recoveries that were cut); `why` names the reason. */
 int volume_open(struct volume **out, struct block *dev, struct keyring *k, const struct volume_options *o, char *why,
                 size_t why_size);
 
@@ -151,10 +151,11 @@ int volume_lock_drain(struct volume *v);
 /* What the header in force says. */
 void volume_header(struct volume *v, struct volume_header_info *out);
 
-/* Replaces the header's KEK slots by these, all of the active generation, while the volume serves (a KEK rotated, added, removed).
- * 0: both copies and the root say so, durably; the old header opens nothing any more. A power cut, a kill or an error leaves the old
- * header or the new one in force, never none, and the next opening settles which. ERR_RANGE (a slot is impossible), ERR_DENIED
- * (read-only), ERR_REVOKED, ERR_CORRUPT (no copy on the device is the one in force), ERR_FAILSTOP and what led there. */
+/* Replaces the header's KEK slots by these, all of the active generation, while the volume serves (a KEK rotated, added,
+ * removed). 0: both copies and the root say so, durably; the old header opens nothing any more. A power cut, a kill or an error
+ * leaves the old header or the new one in force, never none, and the next opening settles which. ERR_RANGE (a slot is
+ * impossible), ERR_DENIED (read-only), ERR_REVOKED, ERR_CORRUPT (no copy on the device is the one in force), ERR_FAILSTOP and
+ * what led there. */
 int volume_set_slots(struct volume *v, const struct kek_slot *slots, unsigned count);
 
 /* The count that the newest durable root names; 0: none. Once the counter is stepped to it, everything older is refused. */

@@ -1,5 +1,5 @@
-/* See entropy_health.h. Cut-offs for 2^-40: 1 + 40 / H, and 1 + the 1 - 2^-40 quantile of the binomial (512, 2^-H); the test works
- * them out again. */
+/* See entropy_health.h. Cut-offs for 2^-40: 1 + 40 / H, and 1 + the 1 - 2^-40 quantile of the binomial (512, 2^-H); the test
+ * works them out again. */
 #include "entropy_health.h"
 
 const struct entropy_claim entropy_eight_bits = { 6, 19 }, entropy_one_bit = { 41, 336 };

@@ -1,5 +1,6 @@
-/* The two health tests of NIST SP 800-90B, 4.4, over bytes: repetition count and adaptive proportion. They find a source that has broken,
- * not one that was made to look random. False alarms: once in 2^40 bytes or windows, if the source is at least as good as said. */
+/* The two health tests of NIST SP 800-90B, 4.4, over bytes: repetition count and adaptive proportion. They find a source that has
+ * broken, not one that was made to look random. False alarms: once in 2^40 bytes or windows, if the source is at least as good as
+ * said. */
 #ifndef HAL_LINUX_ENTROPY_HEALTH_H
 #define HAL_LINUX_ENTROPY_HEALTH_H
 

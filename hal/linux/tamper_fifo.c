@@ -1,5 +1,5 @@
-/* A FIFO: whatever is written to it is the alarm. For watchmen that are programs. It is kept open for writing here too, so that the
- * end of a writer is not the end of the line. */
+/* A FIFO: whatever is written to it is the alarm. For watchmen that are programs. It is kept open for writing here too, so that
+ * the end of a writer is not the end of the line. */
 #include "tamper_kind.h"
 
 #include <errno.h>

@@ -1,6 +1,6 @@
-/* A file whose first byte is 0 while nothing is wrong: /sys/class/hwmon/hwmonN/intrusion0_alarm, a GPIO's value in sysfs, or a file
- * that the appliance's own watchman writes. It is opened anew at each look: one that was put in its place counts, and one that is
- * gone is an alarm. */
+/* A file whose first byte is 0 while nothing is wrong: /sys/class/hwmon/hwmonN/intrusion0_alarm, a GPIO's value in sysfs, or a
+ * file that the appliance's own watchman writes. It is opened anew at each look: one that was put in its place counts, and one
+ * that is gone is an alarm. */
 #include "tamper_kind.h"
 
 #include <errno.h>

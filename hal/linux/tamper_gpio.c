@@ -1,5 +1,5 @@
-/* A GPIO line, by the character device (version 2 of its ABI): the kernel tells of every edge, so that a line that was active for a
- * moment only is seen too. */
+/* A GPIO line, by the character device (version 2 of its ABI): the kernel tells of every edge, so that a line that was active for
+ * a moment only is seen too. */
 #include "tamper_kind.h"
 
 #include <errno.h>

@@ -38,7 +38,8 @@ int console_open(const char *run_dir, char *text, size_t size)
 	return n;
 }
 
-static int exchange(struct channel *c, const struct message *question, const int *sent, unsigned sent_count, struct msg_con_reply *reply)
+static int exchange(struct channel *c, const struct message *question, const int *sent, unsigned sent_count,
+		    struct msg_con_reply *reply)
 {
 	int fds[CHANNEL_FDS_MAX];
 	struct message message;
@@ -57,8 +58,8 @@ static int exchange(struct channel *c, const struct message *question, const int
 	return r == 1 ? 0 : r == 0 ? ERR_IO : r;
 }
 
-static int ask(const char *run_dir, const struct message *question, const int *fds, unsigned count, struct msg_con_reply *reply, char *text,
-	       size_t size)
+static int ask(const char *run_dir, const struct message *question, const int *fds, unsigned count, struct msg_con_reply *reply,
+	       char *text, size_t size)
 {
 	struct channel channel;
 	int fd = console_open(run_dir, text, size), error;

@@ -206,7 +206,8 @@ static void print_silence(const struct body *b)
 	uint64_t ns = uint_of(b, b->items, "silent_ns");
 
 	if (ns != 0)
-		printf("OLD: the supervisor has said nothing for %llu s; this is what it said last\n", (unsigned long long)(ns / 1000000000));
+		printf("OLD: the supervisor has said nothing for %llu s; this is what it said last\n",
+		       (unsigned long long)(ns / 1000000000));
 }
 
 void output_status(const struct body *b)

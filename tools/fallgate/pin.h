@@ -4,8 +4,8 @@
 
 #include <stddef.h>
 
-/* A descriptor that gives it: of `file`, of standard input ("-", or none and no terminal), or of what is typed unseen. Else ERR_* with
- * one clear line in text. */
+/* A descriptor that gives it: of `file`, of standard input ("-", or none and no terminal), or of what is typed unseen. Else ERR_*
+ * with one clear line in text. */
 int pin_descriptor(const char *kek, const char *file, char *text, size_t size);
 
 #endif

@@ -98,7 +98,9 @@ static bool take_progress(struct run *r, const char *text)
 
 static bool take_finding(struct run *r, char letter, const char *text)
 {
-	static const char letters[] = { [OFFLINE_NOTE] = 'n', [OFFLINE_MENDED] = 'm', [OFFLINE_REPAIRABLE] = 'r', [OFFLINE_LOSS] = 'l' };
+	static const char letters[] = {
+		[OFFLINE_NOTE] = 'n', [OFFLINE_MENDED] = 'm', [OFFLINE_REPAIRABLE] = 'r', [OFFLINE_LOSS] = 'l'
+	};
 	char shown[LINE_MAX_BYTES];
 
 	for (size_t i = 0; i < sizeof letters; i++)
@@ -164,7 +166,8 @@ static void lost_agent(struct run *r, int e)
 		fail(r, ERR_STATE, "the agent ended, and the job with it");
 	else
 		fail(r, ERR_DENIED,
-		     "the agent closed the console: it ended, or this user may not use it, or client and agent are of two releases");
+		     "the agent closed the console: it ended, or this user may not use it, or client and agent are of two "
+		     "releases");
 }
 
 static void agent_ready(struct run *r)
@@ -197,7 +200,8 @@ static void signal_ready(struct run *r)
 		return;
 	r->signalled = true;
 	if (r->stopped) {
-		fail(r, ERR_STATE, "stopped; whether the agent has ended the job already is not known: see fallgate status --local");
+		fail(r, ERR_STATE,
+		     "stopped; whether the agent has ended the job already is not known: see fallgate status --local");
 		r->give_up = now_ms();
 	}
 	call_off(r);
@@ -287,7 +291,8 @@ static void converse(struct run *r, const struct volume_job *job, struct offline
 	r->pipe_fd = pipe_fds[0];
 	fcntl(r->pipe_fd, F_SETFL, O_NONBLOCK);
 	if (ask(r, job, pipe_fds[1]) != 0) {
-		fail(r, ERR_DENIED, "the agent closed the console: this user may not use it, or client and agent are of two releases");
+		fail(r, ERR_DENIED,
+		     "the agent closed the console: this user may not use it, or client and agent are of two releases");
 		close(pipe_fds[1]);
 	} else {
 		close(pipe_fds[1]); /* else its end would never be seen */

@@ -1,6 +1,6 @@
-/* The machine's own source of noise (a hardware generator), judged beside the kernel's generator, which is what keys are made from and
- * which the kernel feeds from it. What must hold: nobody waits for it longer than he said; once it failed its test it is bad for the
- * life of the process. Variants: Linux's /dev/hwrng, none. */
+/* The machine's own source of noise (a hardware generator), judged beside the kernel's generator, which is what keys are made
+ * from and which the kernel feeds from it. What must hold: nobody waits for it longer than he said; once it failed its test it is
+ * bad for the life of the process. Variants: Linux's /dev/hwrng, none. */
 #ifndef HAL_NOISE_H
 #define HAL_NOISE_H
 
@@ -13,8 +13,8 @@ enum noise_state {
 	NOISE_BAD     /* failed its health test */
 };
 
-/* Once. The start-up test, for at most wait_ms, and from then on a look now and then, by a thread of its own. What is so at the end of the
- * wait; why: one clause, unless it is good. */
+/* Once. The start-up test, for at most wait_ms, and from then on a look now and then, by a thread of its own. What is so at the
+ * end of the wait; why: one clause, unless it is good. */
 enum noise_state noise_start(const char *path, unsigned wait_ms, char *why, size_t why_size);
 
 /* What is so now. A source that was silent and speaks again is judged again. */

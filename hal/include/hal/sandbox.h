@@ -30,8 +30,8 @@ int sandbox_keep_broker_rights(void);
 /* Gives up every capability, whoever's user this is. 0 or ERR_DENIED. */
 int sandbox_keep_no_rights(void);
 
-/* From now on this thread, and what it starts, opens no file but those beneath `folder`, and these for writing only (Landlock). 0, or
- * ERR_UNSUPPORTED where the kernel has none. Before sandbox_enter. */
+/* From now on this thread, and what it starts, opens no file but those beneath `folder`, and these for writing only (Landlock).
+ * 0, or ERR_UNSUPPORTED where the kernel has none. Before sandbox_enter. */
 int sandbox_write_only_beneath(const char *folder);
 
 /* Drops to uid and gid, no supplementary groups, irrevocably, checked. 0 or ERR_DENIED. */
