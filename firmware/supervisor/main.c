@@ -393,6 +393,13 @@ static int find_programs(const struct config *c)
 			return ERR_CONFIG;
 		}
 	}
+	for (unsigned i = 0; i < c->volume_count; i++) {
+		if (c->volumes[i].export != EXPORT_NBD || access(c->nbdkit, X_OK) == 0)
+			continue;
+		fprintf(stderr, "%s: %s; volume %s is exported by it: install nbdkit, or say where it is (nbdkit in [agent])\n",
+			c->nbdkit, strerror(errno), c->volumes[i].name);
+		return ERR_CONFIG;
+	}
 	return 0;
 }
 

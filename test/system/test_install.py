@@ -84,6 +84,15 @@ def test_the_manuals_name_only_exit_codes_that_exist():
         assert named and named <= codes, (page, named - codes)
 
 
+def test_the_manual_has_every_key_of_the_configuration():
+    """fallgate.conf(5) against the tables of config_keys.c: each key has its paragraph, and each paragraph its key."""
+    keys = set(re.findall(r'\{ "([a-z0-9_]+)",\s+[a-z]_\w+,\s+(?:true|false),', (ROOT / "firmware/supervisor/config_keys.c").read_text()))
+    assert len(keys) > 40
+    page = (ROOT / "firmware/supervisor/fallgate.conf.5.scd").read_text()
+    told = {key for line in re.findall(r"(?m)^(\*.*)\n\t", page) for key in re.findall(r"\*([a-z0-9_]+)\*(?=,| \(|$| \*)", line.split(" (")[0])}
+    assert told == keys, (told ^ keys)
+
+
 def test_every_document_that_is_named_is_there():
     for document in pathlib.Path(ROOT).glob("**/*.md"):
         if "build" in document.parts or ".cache" in document.parts:
