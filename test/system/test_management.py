@@ -133,7 +133,11 @@ def test_who_is_enrolled_anew_is_told_so(lab):
     lab.wait_for(lambda: "auditor in the place of the officer" in (lab.root / "state/ledger").read_text(), 15, "its line in the ledger")
 
 
-def test_versions(shared):
-    for program in ("fallgate", "fallgated", "fallgate-hsm", "fallgate-mgmt", "fallgate-dataplane", "fallgate-custodian"):
+def test_every_program_has_a_version_and_takes_no_argument_that_it_does_not_know(shared):
+    programs = ["fallgate", "fallgated", "fallgate-hsm", "fallgate-mgmt", "fallgate-dataplane", "fallgate-hooks", "fallgate-ublk",
+                "fallgate-custodian"]
+    for program in programs + ["fallgate-tpm"] * (shared.bin / "fallgate-tpm").exists():
         out = shared.run(shared.bin / program, "--version").out
         assert out.split()[0] == program and out.split()[1][0].isdigit()
+        result = shared.run(shared.bin / program, "--no-such-thing", check=False)
+        assert result.code == 2 and result.err, (program, result)
