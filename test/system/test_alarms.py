@@ -304,16 +304,26 @@ def test_a_revoke_during_the_first_creation_latches(how):
 
 def test_a_revoke_that_is_not_durable_has_its_own_exit_code(agent):
     assert agent.cli("revoke", "demo").code == 0
+    agent.wait_state("INACCESSIBLE")
     agent.cli("restore", "demo")
     agent.wait_state("AVAILABLE")
-    (agent.root / "state/gates/demo.new").mkdir()  # where the record is written before it takes its place
+    place = agent.root / "state/gates/demo.new"  # where the record is written before it takes its place: one of before may be on its way
+
+    def taken():
+        try:
+            place.mkdir()
+        except FileExistsError:
+            return False
+        return True
+
+    agent.wait_for(taken, 10, "the last record in its place")
     try:
         assert agent.cli("revoke", "demo", check=False).code == 34
         assert agent.status()["latched"]
         local = agent.run(agent.bin / "fallgate", "--run-dir", agent.root / "run", "revoke", "demo", "--local", check=False)
         assert local.code == 34 and "NOT on disk" in local.out
     finally:
-        (agent.root / "state/gates/demo.new").rmdir()
+        place.rmdir()
     agent.wait_for(lambda: agent.cli("revoke", "demo", check=False).code == 0, 10, "a durable latch")
 
 

@@ -437,6 +437,7 @@ def test_without_its_counter_it_stays_shut_until_it_is_accepted(lab):
     lab.wait_for(lambda: "no such counter" in lab.status()["text"], 20, "the counter's absence")
     assert lab.run(lab.bin / "fallgate", "--run-dir", lab.root / "run", "accept-rollback", "demo").code == 0
     lab.cli("detach", "demo", role="operator")
+    lab.wait_state("LOCKED")
     lab.cli("attach", "demo", role="operator")
     status = lab.wait_state("AVAILABLE", timeout=30)
     assert status and get(lab) == b"1" * 4096

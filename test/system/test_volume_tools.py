@@ -45,6 +45,7 @@ def made(tmp_path_factory):
         lab.run("qemu-io", "-f", "raw", lab.uri(), "-c", f"write -s {lab.root}/data 0 1M", "-c", "write -P 7 32M 1M", "-c", "flush")
         # A volume is locked, never closed: it is the next opening that brings the log's work into the tree.
         lab.cli("detach", "demo", role="operator")
+        lab.wait_state("LOCKED", "demo")
         lab.cli("attach", "demo", role="operator")
         lab.wait_state("AVAILABLE", "demo")
         lab.stop()
