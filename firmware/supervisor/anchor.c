@@ -224,8 +224,15 @@ void anchor_forget(struct anchor *n)
 	n->settled = false;
 }
 
+/* A wish that nothing asks for now would wait for whoever swaps the medium next. */
 int anchor_accept(struct anchor *n, char text[static TEXT_MAX_BYTES])
 {
+	if (gate_state_serves(n->volume->gate.state)) {
+		snprintf(text, TEXT_MAX_BYTES,
+			 "volume %s is open, and nothing has been refused; detach it before an older state is put back",
+			 n->volume->config.name);
+		return ERR_STATE;
+	}
 	n->accept = true;
 	snprintf(text, TEXT_MAX_BYTES,
 		 "the next opening of volume %s takes it as it is; if it is latched, an officer's restore opens it",

@@ -382,6 +382,8 @@ def test_an_older_disk_is_refused_until_an_officer_accepts_it(lab):
 
 def test_the_state_directory_put_back_with_the_disk_does_not_help(lab):
     lab = bound_lab(lab)
+    early = lab.run(lab.bin / "fallgate", "--run-dir", lab.root / "run", "accept-rollback", "demo", check=False)
+    assert early.code != 0 and "is open" in early.err, early
     lab.stop()
     keep(lab, "old.img")
     shutil.copytree(lab.root / "state", lab.root / "state.old")
