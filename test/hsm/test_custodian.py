@@ -143,6 +143,8 @@ def test_dates(token):
     token.run("make-kek", "--type", "rsa2048", "--label", "r")
     token.run("set-dates", "--label", "r", "--start", "20260101", "--end", "20991231")
     assert (token.keys()["r"]["start"], token.keys()["r"]["end"]) == ("20260101", "20991231")
+    token.run("set-dates", "--label", "r", "--start", "20270101", "--end", "20260101", code=EXIT["usage"])
+    assert token.keys()["r"]["end"] == "20991231", "a key that is never valid"
     token.run("set-dates", "--label", "r", "--end", "none")
     assert (token.keys()["r"]["start"], token.keys()["r"]["end"]) == ("20260101", "")
     for bad in ("2026-01-01", "20261301", "20260100", "tomorrow", "2026010"):

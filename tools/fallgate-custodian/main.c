@@ -282,6 +282,9 @@ static int want_dates(const struct options *o)
 {
 	if (o->start == NULL && o->end == NULL)
 		return fail(ERR_USAGE, "set-dates wants --start or --end, YYYYMMDD or none");
+	if (o->start != NULL && o->end != NULL && strlen(o->start) == strlen(o->end) && strcmp(o->start, o->end) > 0)
+		return fail(ERR_USAGE, "--start %.8s lies after --end %.8s: the key would never be valid; nothing was changed",
+			    o->start, o->end);
 	return want_key(o);
 }
 
