@@ -96,7 +96,8 @@ def enrol_beforehand(folder, build):
     (folder / "volumes.d").mkdir()
     (folder / "fallgate.conf").write_text(f"[agent]\nstate_dir = {folder}/agent\nrun_dir = {folder}/run\ncoap = 127.0.0.1:{port}\n")
     with open(folder / "log", "wb") as log:
-        agent = subprocess.Popen([str(bin_ / "fallgated"), "--config", str(folder / "fallgate.conf")], stderr=log, cwd="/")
+        agent = subprocess.Popen([str(bin_ / "fallgated"), "--config", str(folder / "fallgate.conf"), "--libexec", str(bin_)], stderr=log,
+                                     cwd="/")
     try:
         end = time.monotonic() + 30
         while not (folder / "run/console.sock").exists():
