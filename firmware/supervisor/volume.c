@@ -706,6 +706,7 @@ static void on_death(void *owner, struct child *c, int status)
 	bool kept = v->config.hold && v->config.export == EXPORT_UBLK;
 	bool served = c->stage == STAGE_SERVING || c->stage == STAGE_LOCKING || c->stage == STAGE_WIPED;
 	bool waited_for = v->gate.state == GATE_LOCKING || v->gate.state == GATE_WIPE_UNCONFIRMED;
+	bool opens = v->gate.state == GATE_UNLOCKING || gate_state_serves(v->gate.state);
 	/* in an unlock: the predecessor that still had to drain, or one that never got as far as a key */
 	bool expected = v->gate.state == GATE_UNLOCKING &&
 			(c->stage == STAGE_WIPED || c->stage == STAGE_DRAINED || c->stage < STAGE_KEYLESS);
@@ -729,8 +730,8 @@ static void on_death(void *owner, struct child *c, int status)
 		v->restarts = 1; /* waiting for a predecessor: short steps */
 	if (!expected && !((waited_for || v->gate.state == GATE_UNLOCKING) && volume_held(v, EV_DATAPLANE_DEAD, CAUSE_NONE))) {
 		timer_disarm(&v->agent->loop, &v->wipe_deadline);
-		volume_feed(v, EV_DATAPLANE_DEAD, CAUSE_NONE, NULL,
-			    served && !v->retired ? "the dataplane's process ended" : NULL);
+		/* of a volume that is shut already the status goes on telling why it is */
+		volume_feed(v, EV_DATAPLANE_DEAD, CAUSE_NONE, NULL, served && !v->retired && opens ? "the dataplane's process ended" : NULL);
 	}
 	if (v->config.export == EXPORT_UBLK)
 		device_server_ended(v);

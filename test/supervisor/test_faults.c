@@ -44,11 +44,12 @@ static void a_dataplane_that_never_confirms_is_killed(void **state)
 	attach();
 	put("dataplane.mode", "deaf");
 	began = boot_now();
-	volume_feed(volume, EV_REVOKE, CAUSE_NONE, "test", "");
+	volume_feed(volume, EV_REVOKE, CAUSE_NONE, "test", "why it was revoked");
 	assert_int_equal(volume->gate.state, GATE_LOCKING);
 	assert_true(reach(GATE_WIPE_UNCONFIRMED, 1000));
 	assert_true(boot_now() - began >= 60 * MS_NS);
 	expect(GATE_INACCESSIBLE, CAUSE_COMMANDED, 1000);
+	assert_string_equal(volume->text, "why it was revoked"); /* not how its process ended */
 	assert_true(boot_now() - began < 500 * MS_NS);
 	put("dataplane.mode", "good");
 	run_for(1500); /* a healthy HSM opens nothing that is latched */
