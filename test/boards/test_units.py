@@ -20,7 +20,8 @@ KERNELS = ["test_linux_block", "test_linux_entropy_kernel", "test_linux_tamper"]
 # not in the machine either: they ask nothing of a kernel that the building machine's does not have
 CLOCKS = "its clocks want a real processor"
 ELSEWHERE = {"test_hsm_campaign": "a campaign: too long for an emulated processor"} | dict.fromkeys(
-    ("test_dataplane_lock", "test_dataplane_hold", "test_faults", "test_jobs", "test_fault_module", "test_hsm_process", "test_hsm_process_nss"), CLOCKS)
+    ("test_dataplane_lock", "test_dataplane_hold", "test_faults", "test_jobs", "test_devices", "test_fault_module", "test_hsm_process",
+     "test_hsm_process_nss"), CLOCKS)
 NAMES = [name for name, _ in not_under_qemu_user()] + KERNELS
 UNWANTED = shutil.ignore_patterns("include", "doc", "man", "locale", "gcc", "cmake", "pkgconfig", "*.a", "*.o", "perl*", "gconv", "info",
                                   "lintian", "python3*", "gdb", "zoneinfo", "dpkg", "apt", "systemd", "udev")
