@@ -251,8 +251,7 @@ static void read_volumes(struct config *c, struct config_errors *errors)
 			config_error(
 				errors,
 				"%.300s: a volume's name is 1 to 31 of a-z, 0-9, _ and -, and begins with a letter or digit; "
-				"rename "
-				"the file",
+				"rename the file",
 				path);
 		else if (c->volume_count == CONFIG_VOLUMES_MAX)
 			config_error(errors, "%.300s: more than %d volumes; leave some out", path, CONFIG_VOLUMES_MAX);

@@ -135,8 +135,7 @@ static int device_key(struct records *r, bool create)
 			return ERR_NOT_FOUND;
 		if (faccessat(r->dir_fd, "ledger", F_OK, 0) == 0) /* it was there: the records are of an agent that ran */
 			log_error("device.key was missing and is made anew: every record of before is refused; stop the agent, "
-				  "put the "
-				  "device.key of a backup there, start it again");
+				  "put the device.key of a backup there, start it again");
 		e = entropy_fill(r->device_key, sizeof r->device_key);
 		return e == 0 ? replace_file(r->dir_fd, "device.key", (const char *)r->device_key, sizeof r->device_key) : e;
 	}

@@ -240,8 +240,7 @@ static void judge_log(struct offline *w, const struct log_view *v)
 	if (holes > 0)
 		offline_say(w, OFFLINE_REPAIRABLE,
 			    "log: %llu blocks from %llu on are gone that were durable (block %llu says so); if they are still "
-			    "needed, "
-			    "repair-log with the key opens the volume without them",
+			    "needed, repair-log with the key opens the volume without them",
 			    (unsigned long long)holes, (unsigned long long)first, (unsigned long long)v->proof_seq);
 	if (v->unreadable > 0)
 		offline_say(w, OFFLINE_REPAIRABLE, "log: %llu blocks cannot be read; repair-log with the key writes them anew",

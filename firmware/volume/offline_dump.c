@@ -114,8 +114,7 @@ static int dump_root(struct offline *w, unsigned copy, unsigned place, const uin
 	else
 		offline_say(w, OFFLINE_NOTE,
 			    "root ring %c, place %u: root %llu, %s, next counter %llu, settled %llu, log from %llu, top %s %llu, "
-			    "opens %llu, "
-			    "header %s",
+			    "opens %llu, header %s",
 			    copy_name(copy), place, (number)r.seq, r.clean ? "closed" : "not closed", (number)r.ctr_next,
 			    (number)r.settled, (number)r.tail_seq, state_name(r.top.state), (number)r.top.ctr, (number)r.opens,
 			    memcmp(r.header_hash[0], r.header_hash[1], 32) == 0 ? "settled" : "being changed");

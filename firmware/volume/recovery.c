@@ -363,8 +363,7 @@ static int unless_corrupt(struct recovery *p, const struct record *c, int r)
 	p->v->lost++;
 	if ((p->v->lost & (p->v->lost - 1)) == 0)
 		log_error("volume: recovery: no version of object %llu of level %u that the log allows is on the medium; lost so "
-			  "far: "
-			  "%llu",
+			  "far: %llu",
 			  (unsigned long long)c->index, c->level, (unsigned long long)p->v->lost);
 	return 0;
 }

@@ -90,8 +90,7 @@ static int check_tags(struct volume *v)
 		return 0;
 	if (!atomic_exchange(&v->alarm, true))
 		log_error("volume: %llu tags have failed since it was opened: damage all over, or somebody is guessing; nothing "
-			  "more is "
-			  "read or accepted until it is opened again",
+			  "more is read or accepted until it is opened again",
 			  (unsigned long long)v->bad_tags_max);
 	return ERR_FAILSTOP;
 }

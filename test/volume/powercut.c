@@ -669,8 +669,7 @@ static void report(const struct run *r, unsigned long seeds, double took, bool l
 {
 	fprintf(last ? stdout : stderr,
 		"%s%lu points (%lu of them second cuts, after %lu deaths of the program alone), %lu workloads, %lu events, at "
-		"most %lu "
-		"unflushed, %lu failures, %.0f points/s\n",
+		"most %lu unflushed, %lu failures, %.0f points/s\n",
 		last ? "" : "  ", r->points, r->second_points, r->deaths, seeds, r->events, r->most_pending, r->failures,
 		(double)r->points / (took > 0 ? took : 1));
 }

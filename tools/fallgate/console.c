@@ -72,8 +72,7 @@ static int ask(const char *run_dir, const struct message *question, const int *f
 	if (error == ERR_TIMEOUT)
 		snprintf(text, size,
 			 "the agent took the request at %s/console.sock and did not answer in %d s; see its log; if it hangs, "
-			 "kill "
-			 "fallgated: every key is wiped within a second",
+			 "kill fallgated: every key is wiped within a second",
 			 run_dir, ANSWER_MS / 1000);
 	else if (error != 0)
 		snprintf(text, size,
