@@ -379,8 +379,9 @@ static void read_options(struct options *o, int argc, char **argv)
 	}
 }
 
-/* Without them nothing is decided, proven or served, and what then goes wrong does not name the reason. */
-static int find_programs(const struct config *c)
+/* Without the first three nothing is decided, proven or served, and what then goes wrong does not name the reason. Without nbdkit
+ * its volumes stay shut, and the others serve: only a check fails. */
+static int find_programs(const struct config *c, bool check)
 {
 	static const char *const programs[] = { "fallgate-hsm", "fallgate-mgmt", "fallgate-dataplane" };
 	char path[PATH_MAX_BYTES + 32];
@@ -398,7 +399,7 @@ static int find_programs(const struct config *c)
 			continue;
 		fprintf(stderr, "%s: %s; volume %s is exported by it: install nbdkit, or say where it is (nbdkit in [agent])\n",
 			c->nbdkit, strerror(errno), c->volumes[i].name);
-		return ERR_CONFIG;
+		return check ? ERR_CONFIG : 0;
 	}
 	return 0;
 }
@@ -412,7 +413,7 @@ static int load(struct config *c, const struct options *o)
 		fprintf(stderr, "%s\n", errors.line[i]);
 	if (errors.count > CONFIG_ERRORS_MAX)
 		fprintf(stderr, "... and %u more\n", errors.count - CONFIG_ERRORS_MAX);
-	return r != 0 ? r : find_programs(c);
+	return r != 0 ? r : find_programs(c, o->check);
 }
 
 int main(int argc, char **argv)

@@ -3,6 +3,7 @@ errors and their remedies that the product promises."""
 
 import fcntl
 import os
+import subprocess
 import pathlib
 import struct
 import time
@@ -80,6 +81,29 @@ def test_programs_that_are_not_there(lab):
     lab.write_volume("demo", "64M")
     result = lab.run(lab.bin / "fallgated", "--config", lab.root / "fallgate.conf", "--libexec", lab.root, "--check", check=False, timeout=20)
     assert result.code == 3 and "fallgate-hsm" in result.err and "--libexec" in result.err, result
+
+
+BLIND = ("unshare", "-m", "--propagation", "private", "mount", "--bind", "/dev/null", "/usr/bin/nbdkit")
+
+
+@pytest.mark.skipif(subprocess.run(BLIND, stderr=subprocess.DEVNULL, check=False).returncode != 0, reason="a program cannot be hidden from the agent alone here")
+def test_a_server_that_is_not_there_keeps_its_own_volumes_shut(lab):
+    """A check fails on it; the agent says it and starts: volumes that another serves are not to stay shut, too."""
+    lab.write_volume("demo", "64M")
+    folder = lab.root / "blind"
+    folder.mkdir()
+    for path in lab.bin.iterdir():
+        (folder / path.name).symlink_to(path)
+    script = folder / "fallgated"
+    script.unlink()
+    script.write_text("#!/bin/sh\nexec unshare -m --propagation private sh -c 'mount --bind /dev/null /usr/bin/nbdkit && exec \"$0\" \"$@\"' "
+                      f'"{lab.bin}/fallgated" "$@"\n')
+    script.chmod(0o755)
+    lab.bin = folder
+    result = lab.run(lab.bin / "fallgated", "--config", lab.root / "fallgate.conf", "--libexec", lab.bin, "--check", check=False, timeout=20)
+    assert result.code == 3 and "/usr/bin/nbdkit" in result.err and "install nbdkit" in result.err, result
+    lab.start()
+    assert "/usr/bin/nbdkit" in lab.log() and "install nbdkit" in lab.log()
 
 
 def test_a_state_directory_that_others_may_enter(lab):
