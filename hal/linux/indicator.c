@@ -1,5 +1,5 @@
 /* The kinds of indicators, and the thread that waits for them. What must hold: it sees the newest state and may miss older ones;
- * one that hangs in a driver is left behind. */
+ * one that hangs in a driver is left behind, and of the two, thread and owner, the last one to go frees what both used. */
 #include <hal/indicator.h>
 
 #include <pthread.h>
@@ -21,7 +21,7 @@ struct indicator {
 	pthread_t thread;
 	pthread_mutex_t lock;
 	pthread_cond_t more;
-	bool waiting, closing;
+	bool waiting, closing, ended, left;
 	enum indicator_state state;
 	char text[TEXT_BYTES];
 };
@@ -58,10 +58,19 @@ const char *indicator_state_name(enum indicator_state state)
 	return names[state];
 }
 
+static void destroy(struct indicator *i)
+{
+	pthread_cond_destroy(&i->more);
+	pthread_mutex_destroy(&i->lock);
+	close(i->fd);
+	free(i);
+}
+
 static void *run(void *context)
 {
 	struct indicator *i = context;
 	char text[TEXT_BYTES];
+	bool left;
 
 	pthread_mutex_lock(&i->lock);
 	while (i->waiting || !i->closing) {
@@ -77,7 +86,11 @@ static void *run(void *context)
 		i->kind->show(i->fd, state, text);
 		pthread_mutex_lock(&i->lock);
 	}
+	i->ended = true;
+	left = i->left;
 	pthread_mutex_unlock(&i->lock);
+	if (left)
+		destroy(i);
 	return NULL;
 }
 
@@ -133,18 +146,25 @@ void indicator_show(struct indicator *i, enum indicator_state state, const char 
 	pthread_mutex_unlock(&i->lock);
 }
 
+/* Leaves the thread behind. True: it had ended meanwhile, and what it used is the caller's. */
+static bool leave(struct indicator *i)
+{
+	bool ended;
+
+	pthread_detach(i->thread);
+	pthread_mutex_lock(&i->lock);
+	i->left = true;
+	ended = i->ended;
+	pthread_mutex_unlock(&i->lock);
+	return ended;
+}
+
 void indicator_close(struct indicator *i)
 {
 	pthread_mutex_lock(&i->lock);
 	i->closing = true;
 	pthread_cond_signal(&i->more);
 	pthread_mutex_unlock(&i->lock);
-	if (!thread_joined_within(i->thread, CLOSE_MS)) { /* it still has all of this */
-		pthread_detach(i->thread);
-		return;
-	}
-	pthread_cond_destroy(&i->more);
-	pthread_mutex_destroy(&i->lock);
-	close(i->fd);
-	free(i);
+	if (thread_joined_within(i->thread, CLOSE_MS) || leave(i))
+		destroy(i);
 }

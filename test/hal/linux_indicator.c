@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -296,32 +297,76 @@ static void hang(int fd, enum indicator_state state, const char *text)
 int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *context);
 int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *context);
 
-static struct indicator_kind hanging;
+static const struct indicator_kind *instead;
 
 /* The first field of a struct indicator is its kind: a hook where there is no other. */
 int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *context)
 {
-	if (hanging.show != NULL)
-		*(const struct indicator_kind **)context = &hanging;
+	if (instead != NULL)
+		*(const struct indicator_kind **)context = instead;
 	return __real_pthread_create(thread, attributes, run, context);
+}
+
+static void open_with(struct indicator **i, const char *where, struct indicator_kind *kind,
+		      void (*show)(int fd, enum indicator_state state, const char *text))
+{
+	*kind = indicator_console;
+	kind->show = show;
+	instead = kind;
+	assert_int_equal(indicator_open(i, where, why, sizeof why), 0);
+	instead = NULL;
 }
 
 static void one_that_hangs_is_left_behind(void **state)
 {
+	static struct indicator_kind hanging;
 	char where[80];
 	struct indicator *i;
 	int fd = terminal(where, sizeof where);
 	uint64_t began = now_ms();
 
 	(void)state;
-	hanging = indicator_console;
-	hanging.show = hang;
-	assert_int_equal(indicator_open(&i, where, why, sizeof why), 0);
+	open_with(&i, where, &hanging, hang);
 	for (int k = 0; k < 1000; k++)
 		indicator_show(i, INDICATOR_ALARM, "");
 	assert_true(now_ms() - began < 2000); /* not one of the thousand waits */
 	indicator_close(i);
 	assert_true(now_ms() - began < 5000);
+	close(fd);
+}
+
+static sem_t entered, released;
+static int shown_on;
+
+static void hang_for_a_while(int fd, enum indicator_state state, const char *text)
+{
+	(void)state;
+	(void)text;
+	shown_on = fd;
+	sem_post(&entered);
+	sem_wait(&released);
+}
+
+/* Left behind in its driver, back when its owner is gone: it takes nothing along and leaves nothing. */
+static void one_that_comes_back_cleans_up(void **state)
+{
+	static struct indicator_kind slow;
+	char where[80];
+	struct indicator *i;
+	int fd = terminal(where, sizeof where);
+	uint64_t began;
+
+	(void)state;
+	sem_init(&entered, 0, 0);
+	sem_init(&released, 0, 0);
+	open_with(&i, where, &slow, hang_for_a_while);
+	indicator_show(i, INDICATOR_ALARM, "");
+	sem_wait(&entered);
+	indicator_close(i);
+	assert_true(fcntl(shown_on, F_GETFD) >= 0);
+	sem_post(&released);
+	for (began = now_ms(); fcntl(shown_on, F_GETFD) >= 0; usleep(1000))
+		assert_true(now_ms() - began < 10000);
 	close(fd);
 }
 
@@ -336,6 +381,7 @@ int main(void)
 		cmocka_unit_test(another_writers_moment_is_waited_for),
 		cmocka_unit_test(one_that_nobody_reads_is_not_waited_for),
 		cmocka_unit_test(one_that_hangs_is_left_behind),
+		cmocka_unit_test(one_that_comes_back_cleans_up),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
