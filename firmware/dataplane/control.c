@@ -243,8 +243,8 @@ static int drain(struct control *c)
 /* The one record of a fall that no supervisor hears of: with times, as the ledger has of the others. */
 static void log_fall(const struct control *c, const char *why, uint64_t cut_ns, uint64_t wiped_ns, bool hold)
 {
-	log_error("volume %s: %s: I/O cut at %llu.%09llu s of the boot clock, keys wiped at %llu.%09llu s; %s",
-		  c->attach.name, why, (unsigned long long)(cut_ns / 1000000000u), (unsigned long long)(cut_ns % 1000000000u),
+	log_error("volume %s: %s: I/O cut at %llu.%09llu s of the boot clock, keys wiped at %llu.%09llu s; %s", c->attach.name,
+		  why, (unsigned long long)(cut_ns / 1000000000u), (unsigned long long)(cut_ns % 1000000000u),
 		  (unsigned long long)(wiped_ns / 1000000000u), (unsigned long long)(wiped_ns % 1000000000u),
 		  hold ? "requests wait" : "the process ends");
 }
@@ -610,8 +610,8 @@ static void raise_alarms(struct control *c, const struct volume_stats *s)
 	if (s->failstop && !c->failstop_told) {
 		c->failstop_told = true;
 		tell_event(c, DP_EVENT_FAILSTOP, 1,
-			   s->alarm ? "too many tags failed: detach, find out who writes to the backing store, scrub, attach" :
-				      "a write or flush of the backing store failed: detach, repair, attach");
+			   s->alarm ? "too many tags failed: detach, find out who writes to the backing store, scrub, attach"
+				    : "a write or flush of the backing store failed: detach, repair, attach");
 	}
 }
 

@@ -139,7 +139,7 @@ static int take_space(struct creator *c, uint64_t size)
 			return 0;
 	}
 	return fail(c, ERR_NOSPACE, "the file system has %llu KiB free, the volume needs %llu KiB: free some space",
-	            (unsigned long long)(room / 1024), (unsigned long long)(need / 1024));
+		    (unsigned long long)(room / 1024), (unsigned long long)(need / 1024));
 }
 
 static int grow_file(struct creator *c)

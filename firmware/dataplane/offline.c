@@ -353,7 +353,7 @@ static int run(struct job *j)
 	char why[160] = "";
 	int r = volume_offline(j->verb, j->dev, j->ring, &options, &sink, &j->result, why, sizeof why);
 
-	keyring_wipe(j->ring); /* a slow disk under the output must not keep them */
+	keyring_wipe(j->ring);     /* a slow disk under the output must not keep them */
 	if (atomic_load(&j->deaf)) /* what was found, nobody knows */
 		r = fail(j, ERR_STATE, "the client does not take the job's lines any more");
 	else if (r == 0)

@@ -43,8 +43,8 @@ bool classify_worth_a_restart(unsigned long ckr);
 /* The token refused the PIN itself: it is never tried again. */
 bool classify_is_login_refusal(unsigned long ckr);
 
-/* The token has no PIN to compare with: access is revoked, and a login may be tried again. SoftHSM2 also says so when another process
- * writes its token's file in the same moment. */
+/* The token has no PIN to compare with: access is revoked, and a login may be tried again. SoftHSM2 also says so when another
+ * process writes its token's file in the same moment. */
 bool classify_is_no_pin(unsigned long ckr);
 
 /* Attributes that a module refuses in a template: the next template may do. */

@@ -115,7 +115,7 @@ static bool login_with(struct kek *k, const struct pin *pin, struct report *r)
 	if (classify_is_no_pin(ckr)) {
 		r->ckr = ckr;
 		say_whole(k, r, VERDICT_ACCESS_REVOKED,
-			  "token '%s' has no user PIN (%s): let the security officer set it (fallgate-custodian set-pin --so-pin-file)",
+			  "token '%s' has no user PIN (%s): the officer sets it (fallgate-custodian set-pin --so-pin-file)",
 			  k->info.label, classify_ckr_name(ckr, number, sizeof number));
 	} else {
 		say_ckr(k, r, ckr, &look, "login");

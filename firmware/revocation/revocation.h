@@ -87,8 +87,8 @@ enum gate_event {
 /* What the executor does after a step, in bit order. */
 enum gate_action {
 	ACT_NONE = 0,
-	ACT_ALARM = 1u << 0, /* wipe unconfirmed: watchdog, loud log */
-	ACT_ALERT = 1u << 1, /* observers, journal, program: queued before the first I/O is refused, never waited for */
+	ACT_ALARM = 1u << 0,          /* wipe unconfirmed: watchdog, loud log */
+	ACT_ALERT = 1u << 1,          /* observers, journal, program: queued before the first I/O is refused, never waited for */
 	ACT_CANCEL_UNWRAP = 1u << 2,  /* kill and reap the one-shot hsm of this volume */
 	ACT_SEND_LOCK = 1u << 3,      /* tell the dataplane to lock; start the 60 ms wipe deadline */
 	ACT_KILL_DATAPLANE = 1u << 4, /* SIGKILL; start the reap deadline */
@@ -97,7 +97,7 @@ enum gate_action {
 	ACT_START_DATAPLANE = 1u << 7, /* a keyless one: the export exists and refuses */
 	ACT_STOP_DATAPLANE = 1u << 8,  /* detach: end the process and its export */
 	ACT_START_UNLOCK = 1u << 9,    /* fresh proof, then ticket and unwrap; start the unlock deadline */
-	ACT_PROBE_FRESH = 1u << 10,     /* reap the long-lived hsm, probe in a fresh process */
+	ACT_PROBE_FRESH = 1u << 10,    /* reap the long-lived hsm, probe in a fresh process */
 	ACT_START_OUTAGE = 1u << 11,   /* start the outage budget, counted from the start of the last good probe */
 	ACT_STOP_OUTAGE = 1u << 12,
 	ACT_EXTEND_LEASE = 1u << 13, /* send the dataplane its new proof deadline */
@@ -140,14 +140,14 @@ struct gate_row {
 };
 bool revocation_row(enum gate_state state, enum gate_event event, struct gate_row *out);
 
-bool gate_state_has_keys(enum gate_state state);  /* keys may be in RAM */
-bool gate_state_serves(enum gate_state state);    /* I/O is answered */
-bool gate_cause_latches(enum gate_cause cause);   /* commanded, tamper, integrity, record-lost */
-const char *gate_state_name(enum gate_state s);   /* "AVAILABLE" */
-const char *gate_cause_name(enum gate_cause c);   /* "disabled" */
-const char *gate_event_name(enum gate_event e);   /* "proof-refused" */
-const char *gate_action_name(enum gate_action a); /* "send-lock" */
-const char *gate_cause_remedy(enum gate_cause c); /* what lifts it, one clause: "enable the KEK in the HSM" */
+bool gate_state_has_keys(enum gate_state state);          /* keys may be in RAM */
+bool gate_state_serves(enum gate_state state);            /* I/O is answered */
+bool gate_cause_latches(enum gate_cause cause);           /* commanded, tamper, integrity, record-lost */
+const char *gate_state_name(enum gate_state s);           /* "AVAILABLE" */
+const char *gate_cause_name(enum gate_cause c);           /* "disabled" */
+const char *gate_event_name(enum gate_event e);           /* "proof-refused" */
+const char *gate_action_name(enum gate_action a);         /* "send-lock" */
+const char *gate_cause_remedy(enum gate_cause c);         /* what lifts it, one clause: "enable the KEK in the HSM" */
 const char *gate_remedy(enum gate_cause c, bool latched); /* the same of a gate; latched: an officer's restore is part of it */
 
 #endif

@@ -41,7 +41,7 @@ struct agent {
 	struct watchdog_feeder *watchdog;
 	struct indication *indication;
 	struct broker *broker; /* of block devices; NULL: nobody asked for one yet */
-	uint64_t sequence; /* of alerts and of orders to lock, one count for both: which came first */
+	uint64_t sequence;     /* of alerts and of orders to lock, one count for both: which came first */
 	struct wallclock *wallclock;
 	struct creation *creation; /* the one that is under way, or NULL */
 	uint64_t started_wall_ns;

@@ -14,8 +14,8 @@ struct volume;
 struct anchor {
 	struct volume *volume;
 	struct anchor_record record;
-	struct tpm_ask *ask;   /* under way */
-	bool settled;          /* the counter is where the volume's root is: it may serve */
+	struct tpm_ask *ask; /* under way */
+	bool settled;        /* the counter is where the volume's root is: it may serve */
 	bool remake;
 	bool known;            /* count is the counter's */
 	uint64_t count, named; /* named: by a durable root */

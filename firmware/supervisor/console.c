@@ -42,7 +42,7 @@ struct console {
 	struct watch watch;
 	struct connection connections[CONNECTIONS_MAX];
 	struct {
-		struct tpm_ask *ask; /* NULL: no PIN is being sealed */
+		struct tpm_ask *ask;       /* NULL: no PIN is being sealed */
 		struct connection *client; /* NULL: gone */
 		struct kek *kek;
 		uint64_t nonce;
@@ -273,12 +273,9 @@ static void job_answered(void *context, uint64_t nonce, const struct msg_con_job
 
 static void begin_job(struct connection *c, const struct message *q, int *fds, unsigned count)
 {
-	const struct job_request request = { .order = &q->body.con_job,
-					     .identity = c->identity,
-					     .nonce = q->nonce,
-					     .fds = fds,
-					     .count = count,
-					     .context = c };
+	const struct job_request request = {
+		.order = &q->body.con_job, .identity = c->identity, .nonce = q->nonce, .fds = fds, .count = count, .context = c
+	};
 	struct msg_con_job_done refused = { 0 };
 
 	c->stage = STAGE_JOB;

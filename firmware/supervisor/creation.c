@@ -42,7 +42,7 @@ struct creation {
 	struct volume_record record;
 	bool created_good, hsm_good, hsm_gone;
 	enum gate_cause latch; /* it was revoked before it was there; CAUSE_NONE: no */
-	bool over; /* answered: waits for its processes to be gone */
+	bool over;             /* answered: waits for its processes to be gone */
 };
 
 static void step_on(struct creation *c);

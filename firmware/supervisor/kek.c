@@ -121,8 +121,7 @@ static bool pin_proven(const struct kek *k)
 {
 	struct pin_record now = { .state = PIN_UNKNOWN };
 
-	return !has_pin(k) ||
-	       (k->pin.state == PIN_GOOD && pin_file_identity(k, &now) && same_pin(&now, &k->pin));
+	return !has_pin(k) || (k->pin.state == PIN_GOOD && pin_file_identity(k, &now) && same_pin(&now, &k->pin));
 }
 
 /* Not mapped here, so not wiped by hand where the kernel has secret memory: it clears those pages itself when the last descriptor
@@ -248,8 +247,7 @@ int kek_pin_sealed(struct kek *k, const struct sealed_record *sealed)
 /* A PIN that was good may have been changed since: of many sessions one finds that out, not each for itself. */
 static bool pin_trusted(const struct kek *k)
 {
-	return !has_pin(k) ||
-	       (pin_proven(k) && k->login_good_ns != 0 && boot_now() - k->login_good_ns < LOGIN_TRUST_NS);
+	return !has_pin(k) || (pin_proven(k) && k->login_good_ns != 0 && boot_now() - k->login_good_ns < LOGIN_TRUST_NS);
 }
 
 bool kek_pin_turn(struct kek *k, bool *turn)

@@ -731,7 +731,8 @@ static void on_death(void *owner, struct child *c, int status)
 	if (!expected && !((waited_for || v->gate.state == GATE_UNLOCKING) && volume_held(v, EV_DATAPLANE_DEAD, CAUSE_NONE))) {
 		timer_disarm(&v->agent->loop, &v->wipe_deadline);
 		/* of a volume that is shut already the status goes on telling why it is */
-		volume_feed(v, EV_DATAPLANE_DEAD, CAUSE_NONE, NULL, served && !v->retired && opens ? "the dataplane's process ended" : NULL);
+		volume_feed(v, EV_DATAPLANE_DEAD, CAUSE_NONE, NULL,
+			    served && !v->retired && opens ? "the dataplane's process ended" : NULL);
 	}
 	if (v->config.export == EXPORT_UBLK)
 		device_server_ended(v);

@@ -97,9 +97,9 @@ void wallclock_start(struct wallclock *w, struct agent *a)
 {
 	uint64_t kept = records_read_clock(&a->records), line = a->ledger.last_wall_ns;
 
-	*w = (struct wallclock){
-		.agent = a, .last_seen_ns = kept > line ? kept : line, .offset_ns = (int64_t)(wall_now() - boot_now())
-	};
+	*w = (struct wallclock){ .agent = a,
+				 .last_seen_ns = kept > line ? kept : line,
+				 .offset_ns = (int64_t)(wall_now() - boot_now()) };
 	a->wallclock = w;
 	timer_init(&w->look, look, w);
 	timer_arm(&a->loop, &w->look, 0);

@@ -18,7 +18,7 @@ struct wallclock {
 	struct timer look;
 	uint64_t last_seen_ns; /* the latest wall time that was ever believed */
 	int64_t offset_ns;     /* wall minus boot, at the last look */
-	uint64_t kept_at_ns; /* when last_seen was given to the disk; boot time */
+	uint64_t kept_at_ns;   /* when last_seen was given to the disk; boot time */
 	bool untrusted;
 };
 

@@ -103,7 +103,7 @@ struct volume {
 	bool gate;                /* the group is being closed: no new places */
 	bool committing;          /* one thread at a time writes log blocks and the data they name */
 	bool checkpointing, flushing;
-	bool anchor_due;          /* the root names another count than the last that was written */
+	bool anchor_due; /* the root names another count than the last that was written */
 	uint64_t anchor_durable;
 	bool root_dirty;          /* the top slot changed without a dirty node */
 	uint64_t writes, flushed; /* rounds of in-place writes, and how many of them a flush has covered */

@@ -24,8 +24,7 @@ static int read_header(struct block *dev, struct header_pair *pair, unsigned cop
 		snprintf(pair->why[copy], sizeof pair->why[copy], "it cannot be read (%s)", error_text(r));
 		return ERR_IO;
 	}
-	return header_decode_any(&pair->header[copy], pair->bytes[copy], dev->size, any, pair->why[copy],
-				 sizeof pair->why[copy]);
+	return header_decode_any(&pair->header[copy], pair->bytes[copy], dev->size, any, pair->why[copy], sizeof pair->why[copy]);
 }
 
 static unsigned better_of(const struct header_pair *pair)

@@ -11,8 +11,8 @@
 
 struct held_sector {
 	struct held_sector *_Atomic chain; /* of the bucket */
-	struct held_sector *next;  /* free, or in order of acceptance */
-	struct held_sector *after; /* in order of place, while a round writes it */
+	struct held_sector *next;          /* free, or in order of acceptance */
+	struct held_sector *after;         /* in order of place, while a round writes it */
 	uint64_t lba, ctr;
 	uint8_t *bytes;
 };

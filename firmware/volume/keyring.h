@@ -26,7 +26,7 @@ int keyring_create(struct keyring **out, size_t subkeys, const char *forced_kern
  * every key of that generation. The payload should lie in secret memory; this copies nothing of it elsewhere, and the caller
  * wipes it. Writes the generation's key-check value to kcv. 0, ERR_FOREIGN (bind is another volume's), ERR_STATE (ring shut). */
 int keyring_load(struct keyring *k, uint8_t kcv[static KCV_BYTES], const uint8_t payload[static DEK_PAYLOAD_BYTES],
-                 const uint8_t uuid[static UUID_BYTES], uint32_t gen_no);
+		 const uint8_t uuid[static UUID_BYTES], uint32_t gen_no);
 
 /* The key-check value of a loaded generation; it is no secret. 0 or ERR_NOT_FOUND. */
 int keyring_kcv(struct keyring *k, uint8_t kcv[static KCV_BYTES], uint32_t gen_no);
@@ -41,9 +41,9 @@ int keyring_header_mac(struct keyring *k, uint8_t mac[static 32], uint32_t gen_n
  * open: *bad = how many items failed (their output is zeroed). 0, ERR_REVOKED (shut or past a deadline; outputs untouched or
  * wiped), ERR_NOT_FOUND (no such generation). While keyring_admit is off only `privileged` callers (the lock itself) get in. */
 int keyring_seal(struct keyring *k, enum key_domain domain, uint32_t gen_no, const uint8_t salt[static AEAD_SALT_BYTES],
-                 struct aead_item *items, size_t count);
+		 struct aead_item *items, size_t count);
 int keyring_open(struct keyring *k, enum key_domain domain, uint32_t gen_no, const uint8_t salt[static AEAD_SALT_BYTES],
-                 struct aead_item *items, size_t count, size_t *bad);
+		 struct aead_item *items, size_t count, size_t *bad);
 
 /* Deadlines on CLOCK_BOOTTIME in ns; 0 = none set yet = no lease is given. Monotone use is the caller's; any thread. */
 void keyring_set_deadlines(struct keyring *k, uint64_t heartbeat_ns, uint64_t proof_ns);

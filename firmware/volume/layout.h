@@ -20,7 +20,7 @@ enum {
 	CLEAR_AAD_END = 0x5C,                      /* ... up to here */
 	LOG_BLOCKS_MIN = 256,
 	LOG_BLOCKS_MAX = 65536,
-	FANOUT_LEAST = 4,          /* the limits of test geometries */
+	FANOUT_LEAST = 4, /* the limits of test geometries */
 	LOG_BLOCKS_LEAST = 8,
 };
 

@@ -25,14 +25,14 @@ enum offline_verb {
 
 /* What a verb needs. The caller opens the device and, if a key is needed, gets the ring loaded, before it calls. */
 struct offline_needs {
-	const char *name;  /* as on the command line: "check", "repair-header", ... */
-	bool key;          /* cannot run without */
-	bool key_helps;    /* says more with one */
-	bool writes;       /* the device is opened for writing */
-	bool output;       /* wants output_fd */
-	bool input;        /* wants input_fd: a header backup */
-	bool input_helps;  /* takes one where the device's own headers are gone */
-	bool consent;      /* without accept_loss it says what it would do, writes nothing and returns ERR_STATE */
+	const char *name; /* as on the command line: "check", "repair-header", ... */
+	bool key;         /* cannot run without */
+	bool key_helps;   /* says more with one */
+	bool writes;      /* the device is opened for writing */
+	bool output;      /* wants output_fd */
+	bool input;       /* wants input_fd: a header backup */
+	bool input_helps; /* takes one where the device's own headers are gone */
+	bool consent;     /* without accept_loss it says what it would do, writes nothing and returns ERR_STATE */
 };
 extern const struct offline_needs offline_needs[OFFLINE_VERBS];
 
@@ -55,20 +55,20 @@ struct offline_sink {
 
 struct offline_options {
 	bool accept_loss;
-	bool repair;       /* scrub: re-write a damaged copy of a node from its good one */
+	bool repair;        /* scrub: re-write a damaged copy of a node from its good one */
 	const uint8_t *kcv; /* as in volume_options */
 	int output_fd;      /* -1: none. Salvage: an empty regular file; backup: anything that can be written */
 	int map_fd;         /* salvage: the list of what is missing. -1: none */
-	int input_fd; /* -1: none. A header backup; where it is given and not the verb's subject, it stands for the headers */
-	uint64_t dump_at;  /* dump: UINT64_MAX = the whole layout, else the sector whose path is shown */
+	int input_fd;     /* -1: none. A header backup; where it is given and not the verb's subject, it stands for the headers */
+	uint64_t dump_at; /* dump: UINT64_MAX = the whole layout, else the sector whose path is shown */
 	bool test_geometry, assume_4k;
 };
 
 struct offline_result {
-	uint64_t checked;    /* objects looked at: headers, roots, log blocks, copies of nodes, sectors */
-	uint64_t mended;     /* findings of each kind ... */
+	uint64_t checked; /* objects looked at: headers, roots, log blocks, copies of nodes, sectors */
+	uint64_t mended;  /* findings of each kind ... */
 	uint64_t repairable;
-	uint64_t lost;       /* ... but of loss the sectors: a lost node counts all below it, a lost header or ring 1 */
+	uint64_t lost; /* ... but of loss the sectors: a lost node counts all below it, a lost header or ring 1 */
 };
 
 /* Whether the device must be open for writing: scrub writes only to repair. */

@@ -18,7 +18,7 @@
 
 enum {
 	CACHE_LEAST = 64,
-	DIRTY_LEAST = 64,         /* more than LEAVES_PER_IO paths to the top */
+	DIRTY_LEAST = 64, /* more than LEAVES_PER_IO paths to the top */
 	BAD_TAGS_DEFAULT = 1 << 20,
 };
 
@@ -939,7 +939,7 @@ static int check_anchor(struct volume *v, const struct volume_options *o, char *
 		wrong = named != 0 && !current ? "the volume is bound to another counter than this TPM has for it" : NULL;
 		break;
 	case ANCHOR_CHECK:
-		wrong = current	      ? NULL
+		wrong = current         ? NULL
 			: named < count ? "rolled back: the volume has been opened since this state of it was written"
 					: "the volume is ahead of the TPM's counter: another TPM, or the counter was lost";
 		break;

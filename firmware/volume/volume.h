@@ -20,7 +20,7 @@ enum {
 	SECTOR_BYTES = 4096,
 	KEK_SLOTS = 8,
 	KEK_FINGERPRINT_BYTES = 32,
-	WRAPPED_MAX = 632,         /* a wrapped 48-byte payload: RSA-4096 fits */
+	WRAPPED_MAX = 632, /* a wrapped 48-byte payload: RSA-4096 fits */
 	VOLUME_LABEL_MAX = 63,
 };
 
@@ -45,11 +45,11 @@ struct kek_slot {
 struct volume_header_info {
 	uint8_t uuid[UUID_BYTES];
 	uint64_t header_seq;
-	uint64_t size;            /* bytes offered to the client */
-	uint64_t created;         /* seconds since the epoch */
+	uint64_t size;    /* bytes offered to the client */
+	uint64_t created; /* seconds since the epoch */
 	char label[VOLUME_LABEL_MAX + 1];
 	uint32_t active_gen;
-	unsigned slot_count;      /* active slots below */
+	unsigned slot_count; /* active slots below */
 	struct kek_slot slots[KEK_SLOTS];
 };
 
@@ -60,13 +60,13 @@ int volume_read_header(struct block *dev, struct volume_header_info *out, char *
 
 struct volume_format {
 	uint8_t uuid[UUID_BYTES];
-	uint64_t size;            /* client bytes wanted, a multiple of 4096; 0: as much as fits */
+	uint64_t size; /* client bytes wanted, a multiple of 4096; 0: as much as fits */
 	const char *label;
-	struct kek_slot slot;     /* the first KEK slot, with the wrapped payload of generation gen_no */
-	uint64_t now;             /* seconds since the epoch */
+	struct kek_slot slot; /* the first KEK slot, with the wrapped payload of generation gen_no */
+	uint64_t now;         /* seconds since the epoch */
 	/* Tiny geometries for tests; 0 = the standard. Such a volume opens only with volume_options.test_geometry. */
-	unsigned fanout;          /* slots used in a node, 4 .. 100 */
-	uint64_t log_blocks;      /* at least 8 */
+	unsigned fanout;     /* slots used in a node, 4 .. 100 */
+	uint64_t log_blocks; /* at least 8 */
 };
 
 /* The same as volume_backing_size for the geometry that f asks for. */
@@ -96,28 +96,28 @@ enum volume_anchor {
 
 struct volume_options {
 	enum volume_anchor anchor;
-	uint64_t anchor_count;     /* the counter's; from BIND on the session's roots name the next */
+	uint64_t anchor_count; /* the counter's; from BIND on the session's roots name the next */
 	bool read_only;
 	enum volume_preset preset; /* for each of the four below that is 0 */
 	size_t cache_nodes;        /* clean nodes kept */
 	size_t dirty_nodes_max;    /* a checkpoint runs before more are dirty; bounds its size */
 	size_t held_max;           /* bytes of sealed sectors that wait for their place */
 	size_t pending_max;        /* log entries after which a checkpoint runs; bounds a recovery */
-	const uint8_t *kcv;       /* KCV_BYTES pinned by the appliance: a mismatch is ERR_FOREIGN. NULL only in tests and tools */
-	uint64_t expect_size;     /* pinned client size in bytes; 0 = do not check */
-	bool assume_4k;           /* open a device that does not promise to write 4096 bytes at once */
-	bool stepped;             /* no thread of its own: all work is done inside the calls, in a fixed order */
-	bool test_geometry;       /* accept fanouts and log sizes that no standard volume has */
-	uint64_t bad_tags_max;    /* reads and changes are ERR_FAILSTOP after so many failed tags since open; 0 = 2^20 */
-	bool skip_log_damage;     /* offline repair only: blocks of the log that are damaged are passed over, not refused */
-	int mutant;               /* enum volume_mutant, only in a build with FALLGATE_MUTANTS; 0 = none */
+	const uint8_t *kcv;    /* KCV_BYTES pinned by the appliance: a mismatch is ERR_FOREIGN. NULL only in tests and tools */
+	uint64_t expect_size;  /* pinned client size in bytes; 0 = do not check */
+	bool assume_4k;        /* open a device that does not promise to write 4096 bytes at once */
+	bool stepped;          /* no thread of its own: all work is done inside the calls, in a fixed order */
+	bool test_geometry;    /* accept fanouts and log sizes that no standard volume has */
+	uint64_t bad_tags_max; /* reads and changes are ERR_FAILSTOP after so many failed tags since open; 0 = 2^20 */
+	bool skip_log_damage;  /* offline repair only: blocks of the log that are damaged are passed over, not refused */
+	int mutant;            /* enum volume_mutant, only in a build with FALLGATE_MUTANTS; 0 = none */
 };
 
 /* Authenticates header and root with the ring's keys, recovers, and is ready to serve. Takes neither dev nor ring over: the
  * caller closes and destroys them after volume_close. 0, ERR_FOREIGN, ERR_CORRUPT, ERR_IO, ERR_REVOKED, ERR_UNSUPPORTED (the
  * device may tear 4 KiB), ERR_NOSPACE (the log was used up by recoveries that were cut); `why` names the reason. */
 int volume_open(struct volume **out, struct block *dev, struct keyring *k, const struct volume_options *o, char *why,
-                size_t why_size);
+		size_t why_size);
 
 uint64_t volume_size(const struct volume *v);
 
@@ -171,16 +171,16 @@ int volume_step(struct volume *v);
 struct volume_stats {
 	uint64_t read_ops, write_ops, flush_ops, zero_ops;
 	uint64_t read_bytes, written_bytes;
-	uint64_t bad_tags;        /* sectors and nodes whose tag failed since open */
+	uint64_t bad_tags; /* sectors and nodes whose tag failed since open */
 	uint64_t dirty_nodes;
-	bool failstop;            /* reads and writes end in ERR_FAILSTOP until it is opened again */
-	bool alarm;               /* ... because of so many bad_tags, not of the device: what was accepted is still written */
-	uint64_t held_bytes;      /* sealed, not yet in place */
-	uint64_t log_blocks;      /* written since open */
-	uint64_t checkpoints;     /* since open */
-	uint64_t recovered;       /* log entries replayed by the open */
-	uint64_t fallen_back;     /* objects whose newest version the cut had kept from its place */
-	uint64_t lost;            /* sectors that recovery found in no version it may accept: they are BAD */
+	bool failstop;        /* reads and writes end in ERR_FAILSTOP until it is opened again */
+	bool alarm;           /* ... because of so many bad_tags, not of the device: what was accepted is still written */
+	uint64_t held_bytes;  /* sealed, not yet in place */
+	uint64_t log_blocks;  /* written since open */
+	uint64_t checkpoints; /* since open */
+	uint64_t recovered;   /* log entries replayed by the open */
+	uint64_t fallen_back; /* objects whose newest version the cut had kept from its place */
+	uint64_t lost;        /* sectors that recovery found in no version it may accept: they are BAD */
 };
 void volume_stats(struct volume *v, struct volume_stats *out);
 

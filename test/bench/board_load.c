@@ -1,8 +1,10 @@
-/* board_load: presses on a block device inside a machine and says what it did, in one line: "ops bytes nanoseconds". Static and alone: it
- * is carried into guests that have little else. What must stay true: every transfer goes past the page cache, and the time ends after
- * the last flush.
+/* board_load: presses on a block device inside a machine and says what it did, in one line: "ops bytes nanoseconds". Static and
+ * alone: it is carried into guests that have little else. What must stay true: every transfer goes past the page cache, and the
+ * time ends after the last flush.
  *
- *   board_load DEVICE read|write random|sequential BLOCK_BYTES THREADS FLUSH_EVERY MILLISECONDS       FLUSH_EVERY 0: at the end alone */
+ *   board_load DEVICE read|write random|sequential BLOCK_BYTES THREADS FLUSH_EVERY MILLISECONDS
+ *
+ * FLUSH_EVERY 0: at the end alone. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <inttypes.h>

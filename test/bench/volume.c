@@ -1,7 +1,8 @@
-/* tools/bench volume: what the engine makes a device do, as counts: bytes written and flushes for each of the client's, by load and by
- * memory preset, beside what volume_format promised on paper; then recovery of a full log, and formatting. The device is memory that
- * counts; sectors of data are counted and thrown away where nobody reads them. What must stay true: the counts do not depend on the
- * machine or on time (the engine is stepped, the loads have seeds); only the times of recovery and formatting do. */
+/* tools/bench volume: what the engine makes a device do, as counts: bytes written and flushes for each of the client's, by load
+ * and by memory preset, beside what volume_format promised on paper; then recovery of a full log, and formatting. The device is
+ * memory that counts; sectors of data are counted and thrown away where nobody reads them. What must stay true: the counts do not
+ * depend on the machine or on time (the engine is stepped, the loads have seeds); only the times of recovery and formatting
+ * do. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -80,7 +81,11 @@ static void count_close(struct block *b)
 static struct block *device(uint64_t client)
 {
 	static const struct block_ops ops = {
-		.read = count_read, .write = count_write, .flush = count_flush, .discard = count_discard, .close = count_close,
+		.read = count_read,
+		.write = count_write,
+		.flush = count_flush,
+		.discard = count_discard,
+		.close = count_close,
 		.write_fua = count_write_fua,
 	};
 	int fd = memfd_create("volume", MFD_CLOEXEC);
@@ -165,13 +170,16 @@ static void row(const char *name, const char *preset, const char *unit, double v
 
 	if (json == NULL)
 		return;
-	fprintf(json, "%s\n {\"bench\": \"volume\", \"case\": \"%s\", \"engine\": \"fallgate\", \"preset\": \"%s\", \"peer\": \"paper\", ", rows++ ? "," : "",
-		name, preset);
+	fprintf(json,
+		"%s\n {\"bench\": \"volume\", \"case\": \"%s\", \"engine\": \"fallgate\", \"preset\": \"%s\", \"peer\": \"paper\", ",
+		rows++ ? "," : "", name, preset);
 	if (paper > 0)
-		fprintf(json, "\"ratio\": %.3f, \"unit\": \"%s\", \"value\": %.4f, \"peer_value\": %.2f}", value / paper, unit, value, paper);
+		fprintf(json, "\"ratio\": %.3f, \"unit\": \"%s\", \"value\": %.4f, \"peer_value\": %.2f}", value / paper, unit,
+			value, paper);
 	else
-		fprintf(json, "\"ratio\": null, \"reason\": \"the paper gives none\", \"unit\": \"%s\", \"value\": %.4f, \"peer_value\": null}", unit,
-			value);
+		fprintf(json,
+			"\"ratio\": null, \"reason\": \"the paper gives none\", \"unit\": \"%s\", \"value\": %.4f, \"peer_value\": null}",
+			unit, value);
 }
 
 /* ---- loads ---- */
@@ -182,7 +190,7 @@ struct load {
 	const char *name;
 	uint64_t client, range; /* the volume, and how much of it is written */
 	size_t size;
-	unsigned count[2];     /* requests, by preset: past the first checkpoints */
+	unsigned count[2]; /* requests, by preset: past the first checkpoints */
 	unsigned flush_every;
 	double paper[2]; /* bytes written for each of the client's: volume_format's table at P = 128 Ki and 1 Mi */
 };
@@ -275,8 +283,8 @@ static void reset_peak(void)
 	}
 }
 
-/* As many entries as a preset lets the log gather before a checkpoint, in a hot set that never asks for one sooner; then the program
- * is gone without a close. */
+/* As many entries as a preset lets the log gather before a checkpoint, in a hot set that never asks for one sooner; then the
+ * program is gone without a close. */
 static void recover(enum volume_preset preset)
 {
 	static const unsigned entries[] = { [VOLUME_BOARD] = 131072 - 4096, [VOLUME_SERVER] = 1048576 - 4096 };
@@ -308,12 +316,14 @@ static void recover(enum volume_preset preset)
 	took = seconds() - took;
 	peak = status_kib("VmHWM:");
 	volume_stats(v, &stats);
-	printf("recovery             %-7s %" PRIu64 " entries in %.3f s, %.1f MiB read, %.1f MiB written, %.1f MiB of memory more than before\n",
-	       preset_names[preset], stats.recovered, took, (double)counter.reads / (double)MIB, (double)counter.written / (double)MIB,
-	       (double)(peak > resident ? peak - resident : 0) / 1024);
+	printf("recovery             %-7s %" PRIu64
+	       " entries in %.3f s, %.1f MiB read, %.1f MiB written, %.1f MiB of memory more than before\n",
+	       preset_names[preset], stats.recovered, took, (double)counter.reads / (double)MIB,
+	       (double)counter.written / (double)MIB, (double)(peak > resident ? peak - resident : 0) / 1024);
 	row("recovery-full-log", preset_names[preset], "entries", (double)stats.recovered, 0);
 	row("recovery-full-log", preset_names[preset], "s", took, 0);
-	row("recovery-full-log", preset_names[preset], "MiB of memory", (double)(peak > resident ? peak - resident : 0) / 1024, 0);
+	row("recovery-full-log", preset_names[preset], "MiB of memory", (double)(peak > resident ? peak - resident : 0) / 1024,
+	    0);
 	must(volume_close(v), "closing");
 	keyring_destroy(k);
 	dev->ops->close(dev);

@@ -19,7 +19,8 @@ static inline const struct aead_kernel *kernel_argument(int argc, char **argv)
 		exit(2);
 	}
 	if (!kernel->usable()) {
-		printf("skipped: %s needs instructions that this processor, or the valgrind it runs under, does not have\n", kernel->name);
+		printf("skipped: %s needs instructions that this processor, or the valgrind it runs under, does not have\n",
+		       kernel->name);
 		exit(77);
 	}
 	return kernel;

@@ -11,8 +11,8 @@ struct registers {
 	_Alignas(64) uint8_t bytes[32][64];
 };
 
-/* Registers that a function gives back as it found them are the caller's: zero before the call, so that what is in them after it was
- * left there. */
+/* Registers that a function gives back as it found them are the caller's: zero before the call, so that what is in them after it
+ * was left there. */
 static inline __attribute__((always_inline)) void clear_kept_registers(void)
 {
 #if defined(__aarch64__)

@@ -229,7 +229,8 @@ static void another_writers_moment_is_waited_for(void **state)
 	char where[80], text[8192 + 1];
 	static const char end[] = "fallgate: ALARM: whole\r\n", filling[512];
 	struct indicator *i;
-	int fd = terminal(where, sizeof where), tty = open(where + strlen("console:"), O_WRONLY | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+	int fd = terminal(where, sizeof where),
+	    tty = open(where + strlen("console:"), O_WRONLY | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
 	size_t size = 0;
 
 	(void)state;

@@ -1,4 +1,4 @@
-/* Sources of noise that are bad, slow, silent, gone, or become so; each in a child, since a verdict is for the life of a process. */
+/* Sources of noise that are bad, slow, silent, gone, or become so; each in a child: a verdict is for the life of a process. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -359,7 +359,8 @@ static int do_limits_and_owner(void)
 		n, n, n, n, n, n, n                                                                                              \
 	}
 
-/* In the order of enum sandbox_profile: supervisor, dataplane, mgmt, serve, broker, hsm, tpm. 0: works. KILLED: SIGSYS. Else the errno. */
+/* In the order of enum sandbox_profile: supervisor, dataplane, mgmt, serve, broker, hsm, tpm. 0: works. KILLED: SIGSYS. Else the
+ * errno. */
 /* clang-format off */
 static const struct {
 	const char *name;

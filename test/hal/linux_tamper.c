@@ -106,8 +106,16 @@ static void a_fifo(void **state)
 
 static void what_is_no_source(void **state)
 {
-	static const char *const bad[] = { "",     "file:",         "file:relative",      "fifo:x",           "gpio:/dev/gpiochip0",
-					   "none", "gpio:/dev/x:", "gpio:/dev/x:1:high", "gpio:/dev/x:99999", "line:/dev/x" };
+	static const char *const bad[] = { "",
+					   "file:",
+					   "file:relative",
+					   "fifo:x",
+					   "gpio:/dev/gpiochip0",
+					   "none",
+					   "gpio:/dev/x:",
+					   "gpio:/dev/x:1:high",
+					   "gpio:/dev/x:99999",
+					   "line:/dev/x" };
 	struct tamper *t;
 
 	(void)state;

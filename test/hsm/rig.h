@@ -22,8 +22,8 @@ struct rig {
 
 enum { PROCESS_TIMEOUT_MS = 30000 };
 
-/* SoftHSM2 or NSS, behind the module that fails on order; a token "cust omer" with the PIN in folder/pin. rig_new leaves 77 if there is none.
- */
+/* SoftHSM2 or NSS, behind the module that fails on order; a token "cust omer" with the PIN in folder/pin. rig_new leaves 77 if
+ * there is none. */
 void rig_new(struct rig *r, bool nss);
 void rig_remove(struct rig *r);
 
@@ -59,7 +59,8 @@ enum hsm_verdict rig_probe(struct rig *r, const struct message *opened, struct m
 uint16_t rig_encrypt(const struct msg_hsm_opened *o, enum oaep_hash hash, const uint8_t plain[static CHALLENGE_BYTES],
 		     uint8_t *out);
 
-/* How many calls of that name the module has seen, by all processes; and what it is to do from now on (test/fakes/fault_module.c). */
+/* How many calls of that name the module has seen, by all processes; and what it is to do from now on
+ * (test/fakes/fault_module.c). */
 unsigned rig_calls(struct rig *r, const char *word);
 void rig_fault(struct rig *r, const char *lines);
 

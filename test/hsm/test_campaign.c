@@ -192,18 +192,12 @@ enum { CODES = sizeof codes / sizeof codes[0], FUNCTIONS = sizeof functions / si
 static unsigned plain(enum group g)
 {
 	static const unsigned meanings[GROUPS] = {
-		[WEATHER] = V(UNREACHABLE),
-		[GONE] = V(UNREACHABLE),
-		[DOUBT] = V(UNREACHABLE),
-		[SESSION] = V(UNREACHABLE),
-		[PIN_CODE] = V(ACCESS_REVOKED),
-		[NO_PIN] = V(ACCESS_REVOKED), /* and the PIN is not spent */
-		[RIGHT] = V(DISABLED),
-		[TYPE] = V(MODULE_BROKEN) | V(DISABLED),
-		[HANDLE] = V(UNREACHABLE),
-		[PAYLOAD_CODE] = V(UNREACHABLE),
-		[TEMPLATE] = V(MODULE_BROKEN),
-		[BROKEN] = V(MODULE_BROKEN),
+		[WEATHER] = V(UNREACHABLE),     [GONE] = V(UNREACHABLE),
+		[DOUBT] = V(UNREACHABLE),       [SESSION] = V(UNREACHABLE),
+		[PIN_CODE] = V(ACCESS_REVOKED), [NO_PIN] = V(ACCESS_REVOKED), /* and the PIN is not spent */
+		[RIGHT] = V(DISABLED),          [TYPE] = V(MODULE_BROKEN) | V(DISABLED),
+		[HANDLE] = V(UNREACHABLE),      [PAYLOAD_CODE] = V(UNREACHABLE),
+		[TEMPLATE] = V(MODULE_BROKEN),  [BROKEN] = V(MODULE_BROKEN),
 	};
 
 	return meanings[g];
@@ -276,7 +270,7 @@ struct outcome {
 	bool died;    /* the process ended before it was told to */
 	int code;     /* its exit code, or 128 + signal */
 	const char *wrong;
-	char text[160]; /* of the last answer that was not good */
+	char text[160];            /* of the last answer that was not good */
 	struct msg_page_done made; /* by WRAP */
 	uint8_t made_of[PAYLOAD];
 };
@@ -491,7 +485,8 @@ static void judge_code(const struct kek *k, enum talk talk, const char *order, c
 		report(k, talk, order, o, "it is wrong about whether the PIN was refused");
 }
 
-/* SoftHSM2 and a busy machine have moods of their own: a case fails if it fails twice in a row. How many needed that is counted. */
+/* SoftHSM2 and a busy machine have moods of their own: a case fails if it fails twice in a row. How many needed that is counted.
+ */
 static bool settled(unsigned failed_before, bool again)
 {
 	if (failures == failed_before)

@@ -9,8 +9,15 @@
 #include "sample.h"
 
 static const char *const roles[] = {
-	[ROLE_SUPERVISOR] = "supervisor", [ROLE_HSM] = "hsm",     [ROLE_DATAPLANE] = "dataplane", [ROLE_MGMT] = "mgmt",
-	[ROLE_CONSOLE] = "console",       [ROLE_HOOKS] = "hooks", [ROLE_UBLK] = "ublk",           [ROLE_TPM] = "tpm", [ROLE_COUNT] = "any",
+	[ROLE_SUPERVISOR] = "supervisor",
+	[ROLE_HSM] = "hsm",
+	[ROLE_DATAPLANE] = "dataplane",
+	[ROLE_MGMT] = "mgmt",
+	[ROLE_CONSOLE] = "console",
+	[ROLE_HOOKS] = "hooks",
+	[ROLE_UBLK] = "ublk",
+	[ROLE_TPM] = "tpm",
+	[ROLE_COUNT] = "any",
 };
 
 static void expect(char *out, size_t size, const struct message_row *row)

@@ -1,5 +1,6 @@
-/* The client's side of a job against an agent that lies: what the job's process writes reaches the terminal as numbers and printable
- * text or not at all, and the client comes back whatever the agent does. The agent is a forked child that plays one script. */
+/* The client's side of a job against an agent that lies: what the job's process writes reaches the terminal as numbers and
+ * printable text or not at all, and the client comes back whatever the agent does. The agent is a forked child that plays one
+ * script. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -28,11 +29,11 @@
 struct script {
 	const char *bytes; /* into the pipe */
 	size_t size;
-	unsigned signals;  /* SIGINT to the client, so often */
-	bool until_end;    /* wait until the client stops talking */
-	bool mute;         /* no answer: the connection is closed */
-	bool hold;         /* ... or nothing happens at all */
-	bool keep_pipe;    /* the pipe is not closed before the answer was given, a second later */
+	unsigned signals; /* SIGINT to the client, so often */
+	bool until_end;   /* wait until the client stops talking */
+	bool mute;        /* no answer: the connection is closed */
+	bool hold;        /* ... or nothing happens at all */
+	bool keep_pipe;   /* the pipe is not closed before the answer was given, a second later */
 	enum message_type type;
 	int error;
 	const char *text;
@@ -226,11 +227,24 @@ static void what_is_no_line_ends_the_job(void **state)
 {
 	static char endless[4096];
 	const struct script scripts[] = {
-		{ TEXT("x what\n") },	     { TEXT("\n") },	    { TEXT("n\n") },	    { TEXT("n \n") },
-		{ TEXT("n:text\n") },	     { TEXT("p 5\n") },	    { TEXT("p 5 4\n") },    { TEXT("p -1 5\n") },
-		{ TEXT("p 1 5 9\n") },	     { TEXT("p  1 5\n") },  { TEXT("p 0x1 5\n") },  { TEXT("p 1 99999999999999999999\n") },
-		{ TEXT("n a\0b\n") },	     { TEXT("\0n text\n") }, { TEXT("p 1 \n") },     { TEXT("p +1 5\n") },
-		{ .bytes = endless, .size = sizeof endless }, { TEXT("n cut short") },
+		{ TEXT("x what\n") },
+		{ TEXT("\n") },
+		{ TEXT("n\n") },
+		{ TEXT("n \n") },
+		{ TEXT("n:text\n") },
+		{ TEXT("p 5\n") },
+		{ TEXT("p 5 4\n") },
+		{ TEXT("p -1 5\n") },
+		{ TEXT("p 1 5 9\n") },
+		{ TEXT("p  1 5\n") },
+		{ TEXT("p 0x1 5\n") },
+		{ TEXT("p 1 99999999999999999999\n") },
+		{ TEXT("n a\0b\n") },
+		{ TEXT("\0n text\n") },
+		{ TEXT("p 1 \n") },
+		{ TEXT("p +1 5\n") },
+		{ .bytes = endless, .size = sizeof endless },
+		{ TEXT("n cut short") },
 	};
 
 	(void)state;
@@ -304,7 +318,9 @@ static void a_sink_that_has_enough_ends_the_job(void **state)
 
 static void without_an_agent_it_says_so(void **state)
 {
-	const struct volume_job job = { .run_dir = "/nonexistent", .volume = "demo", .verb = JOB_CHECK, .output_fd = -1, .map_fd = -1, .input_fd = -1 };
+	const struct volume_job job = {
+		.run_dir = "/nonexistent", .volume = "demo", .verb = JOB_CHECK, .output_fd = -1, .map_fd = -1, .input_fd = -1
+	};
 	const struct volume_job path = { .run_dir = "/nonexistent", .volume = "../demo", .verb = JOB_CHECK };
 	const struct offline_sink sink = { .context = &heard, .say = say, .progress = progress };
 	struct offline_result result;

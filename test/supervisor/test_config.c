@@ -270,7 +270,8 @@ static void volumes_as_block_devices(void **state)
 		assert_non_null(strstr(errors.line[0], "export = ublk needs an agent started as root"));
 		return;
 	}
-	expand("[volume]\nbacking = @/fourth.img\nkek = main\nexport = ublk\non_lock = hold\nmount = drop_caches\n", text, sizeof text);
+	expand("[volume]\nbacking = @/fourth.img\nkek = main\nexport = ublk\non_lock = hold\nmount = drop_caches\n", text,
+	       sizeof text);
 	put("volumes.d/zweite.conf", text, 0644);
 	assert_int_equal(load(KEK, VOLUME "export = ublk\nhold_timeout = 5m\n"), 0);
 	assert_int_equal(config.volumes[0].export, EXPORT_UBLK);
@@ -279,7 +280,8 @@ static void volumes_as_block_devices(void **state)
 	assert_int_equal(config.volumes[0].export, EXPORT_NBD);
 	assert_int_equal(load(KEK, "[volume]\nbacking = /dev/fallgate/zweite\nkek = main\n"), ERR_CONFIG);
 	assert_int_equal(errors.count, 1);
-	assert_non_null(strstr(errors.line[0], "demo.conf: the backing /dev/fallgate/zweite is where volume zweite itself appears"));
+	assert_non_null(
+		strstr(errors.line[0], "demo.conf: the backing /dev/fallgate/zweite is where volume zweite itself appears"));
 	snprintf(text, sizeof text, "%s/volumes.d/zweite.conf", dir);
 	unlink(text);
 }

@@ -75,7 +75,8 @@ static void no_bit_of_a_gate_record_can_be_flipped(void **state)
 		bad[bit / 8] = (char)(bad[bit / 8] ^ 1 << bit % 8);
 		spew("gates/demo", bad, size);
 		assert_int_equal(records_read_gate(&records, "demo", &back), ERR_CORRUPT);
-		assert_false(back.latched || back.attach_wanted || back.seq || back.purged || back.purge_at_ns); /* nothing of it is handed out */
+		assert_false(back.latched || back.attach_wanted || back.seq || back.purged ||
+			     back.purge_at_ns); /* nothing of it is handed out */
 	}
 	for (size_t cut = 0; cut < size; cut++) {
 		spew("gates/demo", good, cut);

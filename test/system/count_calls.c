@@ -1,6 +1,6 @@
-/* Loaded into the data plane before everything else: counts what is allocated and what is copied in user space, in a file that the test
- * reads. What must stay true: nothing here allocates; the file is mapped before the sandbox closes; copies below a sector's half are not
- * counted, for they are no payload. */
+/* Loaded into the data plane before everything else: counts what is allocated and what is copied in user space, in a file that
+ * the test reads. What must stay true: nothing here allocates; the file is mapped before the sandbox closes; copies below a
+ * sector's half are not counted, for they are no payload. */
 #include <fcntl.h>
 #include <stdatomic.h>
 #include <stddef.h>

@@ -457,7 +457,8 @@ static int scan_files(const struct patterns *p, char **names, int count)
 static int usage(void)
 {
 	fputs("usage: keyscan [--inject] [--no-registers] PID... < PATTERNS\n       keyscan --file FILE... < PATTERNS\n"
-	      "       keyscan --derive < KEY\n", stderr);
+	      "       keyscan --derive < KEY\n",
+	      stderr);
 	return EXIT_USAGE;
 }
 

@@ -258,7 +258,8 @@ static void a_cut_at_any_moment_costs_nothing_that_was_flushed(void **state)
 
 enum { WIDE = 20000, STAMPED = 40 };
 
-/* Neighbouring versions of all sectors of a leaf are written while others read there, and leaves leave the cache and come back. */
+/* Neighbouring versions of all sectors of a leaf are written while others read there, and leaves leave the cache and come back.
+ */
 static void *read_and_rewrite(void *argument)
 {
 	struct fighter *f = argument;
@@ -271,8 +272,8 @@ static void *read_and_rewrite(void *argument)
 
 		for (size_t k = 0; write && k < sizeof words / 8; k++)
 			words[k] = lba + k / (SECTOR_BYTES / 8);
-		f->failed += (write ? volume_write(f->volume, words, sizeof words, lba * SECTOR_BYTES, false) :
-				      volume_read(f->volume, words, sizeof words, lba * SECTOR_BYTES)) != 0;
+		f->failed += (write ? volume_write(f->volume, words, sizeof words, lba * SECTOR_BYTES, false)
+				    : volume_read(f->volume, words, sizeof words, lba * SECTOR_BYTES)) != 0;
 		for (size_t k = 0; !write && k < sizeof words / 8; k++)
 			f->torn += words[k] != 0 && words[k] != lba + k / (SECTOR_BYTES / 8);
 	}
@@ -292,7 +293,9 @@ static void slots_are_whole_whoever_changes_them(void **state)
 	g.options.held_max = 512 * SECTOR_BYTES;
 	rig_must_open(&g);
 	for (unsigned i = 0; i < THREADS; i++) {
-		fighters[i] = (struct fighter){ .volume = g.volume, .operations = rig_count("FALLGATE_TEST_OPS", 6000), .random = 5 + i };
+		fighters[i] = (struct fighter){ .volume = g.volume,
+						.operations = rig_count("FALLGATE_TEST_OPS", 6000),
+						.random = 5 + i };
 		pthread_create(&fighters[i].thread, NULL, read_and_rewrite, &fighters[i]);
 	}
 	for (unsigned i = 0; i < THREADS; i++) {

@@ -124,7 +124,7 @@ static void the_newest_is_found_and_the_overtaken_is_not_written(void **state)
 {
 	static const uint64_t newest[][2] = { { 5, 60 },   { 10, 100 }, { 11, 101 }, { 12, 200 }, { 13, 201 },
 					      { 14, 104 }, { 15, 105 }, { 16, 106 }, { 17, 107 } };
-	static const uint64_t all[][2] = { { 5, 60 },	{ 5, 50 },   { 10, 100 }, { 11, 101 }, { 12, 200 }, { 12, 102 },
+	static const uint64_t all[][2] = { { 5, 60 },   { 5, 50 },   { 10, 100 }, { 11, 101 }, { 12, 200 }, { 12, 102 },
 					   { 13, 201 }, { 13, 103 }, { 14, 104 }, { 15, 105 }, { 16, 106 }, { 17, 107 } };
 	struct held_sector *first, *second;
 	struct held h;

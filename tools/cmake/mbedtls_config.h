@@ -78,11 +78,11 @@
 #define MBEDTLS_SSL_ALL_ALERT_MESSAGES
 #define MBEDTLS_KEY_EXCHANGE_ECDHE_PSK_ENABLED
 #define MBEDTLS_KEY_EXCHANGE_ECDHE_ECDSA_ENABLED
-#define MBEDTLS_SSL_CIPHERSUITES                                                                                                   \
+#define MBEDTLS_SSL_CIPHERSUITES                                                                                                 \
 	MBEDTLS_TLS_ECDHE_PSK_WITH_CHACHA20_POLY1305_SHA256, MBEDTLS_TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
 #define MBEDTLS_PSK_MAX_LEN 64
 
 /* Room for a certificate chain of two, and no more than that for each half-open session that a stranger can make us hold. */
-#define MBEDTLS_SSL_IN_CONTENT_LEN 4096
-#define MBEDTLS_SSL_OUT_CONTENT_LEN 4096
+#define MBEDTLS_SSL_IN_CONTENT_LEN     4096
+#define MBEDTLS_SSL_OUT_CONTENT_LEN    4096
 #define MBEDTLS_SSL_DTLS_MAX_BUFFERING 8192

@@ -32,7 +32,7 @@ struct run {
 	const struct offline_sink *sink;
 	char line[LINE_MAX_BYTES];
 	size_t used;
-	bool stopped;    /* called off, by a signal or by the sink */
+	bool stopped; /* called off, by a signal or by the sink */
 	bool signalled;
 	bool heard;      /* the job has begun */
 	bool broken;     /* the pipe held what is no line */

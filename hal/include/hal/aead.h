@@ -10,25 +10,25 @@
 #include <stdint.h>
 
 enum {
-	AEAD_KEY_BYTES = 32,        /* a raw AES-256 key */
+	AEAD_KEY_BYTES = 32, /* a raw AES-256 key */
 	AEAD_IV_BYTES = 12,
 	AEAD_TAG_BYTES = 16,
 	AEAD_SALT_BYTES = 12,       /* the XAES half of the 24-byte nonce: salt[12] || iv[12] */
 	AEAD_KEY_STATE_MAX = 12288, /* no kernel's expanded key is larger */
 	AEAD_KEY_STATE_ALIGN = 64,
-	AEAD_RUN_MAX = 64,          /* most items in one run: one key lease */
+	AEAD_RUN_MAX = 64, /* most items in one run: one key lease */
 };
 
 /* One message of a run. `in` and `out` are the same or do not overlap. `aad` may be NULL if aad_size is 0. */
 struct aead_item {
-	uint8_t *out;        /* size bytes */
-	const uint8_t *in;   /* size bytes */
-	uint8_t *tag;        /* 16 bytes: written by seal, read by open */
-	const uint8_t *aad;  /* aad_size bytes */
+	uint8_t *out;       /* size bytes */
+	const uint8_t *in;  /* size bytes */
+	uint8_t *tag;       /* 16 bytes: written by seal, read by open */
+	const uint8_t *aad; /* aad_size bytes */
 	size_t size;
 	size_t aad_size;
 	uint8_t iv[AEAD_IV_BYTES];
-	bool good;           /* set by open: the tag was right; if not, out is zeroes */
+	bool good; /* set by open: the tag was right; if not, out is zeroes */
 };
 
 struct aead_kernel {
@@ -61,7 +61,7 @@ int aead_self_test(const struct aead_kernel *kernel);
 /* XAES-256-GCM (C2SP): from the expanded master key, expands the AES-256-GCM subkey for a salt into `subkey_state`.
  * Sealing under that subkey with iv = the nonce's last 12 bytes is XAES-256-GCM. Intermediates are wiped. */
 void aead_xaes_subkey(const struct aead_kernel *kernel, void *subkey_state, const void *master_state,
-                      const uint8_t salt[AEAD_SALT_BYTES]);
+		      const uint8_t salt[AEAD_SALT_BYTES]);
 
 /* Zeroes every vector register of this processor that could hold key material. Called by kernels on their way out. */
 void aead_clear_registers(void);

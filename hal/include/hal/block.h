@@ -18,11 +18,11 @@ struct block_part {
 };
 
 struct block_ops {
-	int (*read)(struct block *b, void *out, size_t size, uint64_t at);        /* 0 or ERR_IO, ERR_RANGE */
-	int (*write)(struct block *b, const void *in, size_t size, uint64_t at);  /* 0 or ERR_IO, ERR_NOSPACE, ERR_RANGE */
-	int (*flush)(struct block *b);                                            /* 0 or ERR_IO */
-	int (*discard)(struct block *b, uint64_t size, uint64_t at);              /* 0, ERR_UNSUPPORTED: advisory */
-	void (*close)(struct block *b);                                           /* frees */
+	int (*read)(struct block *b, void *out, size_t size, uint64_t at);       /* 0 or ERR_IO, ERR_RANGE */
+	int (*write)(struct block *b, const void *in, size_t size, uint64_t at); /* 0 or ERR_IO, ERR_NOSPACE, ERR_RANGE */
+	int (*flush)(struct block *b);                                           /* 0 or ERR_IO */
+	int (*discard)(struct block *b, uint64_t size, uint64_t at);             /* 0, ERR_UNSUPPORTED: advisory */
+	void (*close)(struct block *b);                                          /* frees */
 	/* A write that is durable when it returns, whatever else is not; all or nothing for each 4 KiB of it. May be NULL: then a
 	 * write and a flush do it. Errors as of write; after one nothing is known of the bytes. */
 	int (*write_fua)(struct block *b, const void *in, size_t size, uint64_t at);
@@ -33,9 +33,9 @@ struct block_ops {
 
 struct block {
 	const struct block_ops *ops;
-	uint64_t size;          /* bytes, a multiple of 4096 */
-	uint32_t atomic_bytes;  /* what the device says it writes at once: 512, 4096, ... (0: unknown) */
-	bool is_device;         /* a block device, not a file */
+	uint64_t size;         /* bytes, a multiple of 4096 */
+	uint32_t atomic_bytes; /* what the device says it writes at once: 512, 4096, ... (0: unknown) */
+	bool is_device;        /* a block device, not a file */
 };
 
 /* Takes over fd (open read-write, file or block device), checks size and alignment, takes the exclusive lock on this very open
