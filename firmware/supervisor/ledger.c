@@ -181,12 +181,32 @@ static void write_line(const struct ledger_entry *e, uint64_t seq, char *out, si
 		put_text(out, size, "text", e->text);
 }
 
-int ledger_append(struct ledger *l, const struct ledger_entry *e)
+/* Half a line would spoil the one that comes behind it. One that may not be durable goes too: the chain is that of before. */
+static int put_line(struct ledger *l, const char *line, size_t size)
+{
+	const off_t end = lseek(l->fd, 0, SEEK_END);
+	ssize_t written;
+	int r;
+
+	do
+		written = write(l->fd, line, size);
+	while (written < 0 && errno == EINTR);
+	if (written == (ssize_t)size && fdatasync(l->fd) == 0)
+		return 0;
+	r = written >= 0 && written != (ssize_t)size ? ERR_NOSPACE : error_from_errno(errno);
+	log_error("ledger: a line could not be made durable: %s; make room in the state directory",
+		  strerror(r == ERR_NOSPACE ? ENOSPC : errno));
+	if (written > 0 && end >= 0 && ftruncate(l->fd, end) != 0 && write(l->fd, "\n", 1) != 1)
+		log_error("ledger: half a line stays in it: %s", strerror(errno));
+	return r;
+}
+
+static int append(struct ledger *l, const struct ledger_entry *e)
 {
 	char line[LEDGER_LINE_BYTES], hex[2 * LEDGER_MAC_BYTES + 1];
 	uint8_t mac[LEDGER_MAC_BYTES];
-	ssize_t written;
 	size_t size;
+	int r;
 
 	/* room is kept for the MAC: texts are bounded far below a line */
 	write_line(e, l->seq + 1, line, sizeof line - sizeof mac_member - sizeof hex - 4);
@@ -194,16 +214,37 @@ int ledger_append(struct ledger *l, const struct ledger_entry *e)
 	hex_write(hex, mac, sizeof mac);
 	size = strlen(line);
 	size += (size_t)snprintf(line + size, sizeof line - size, "%s%s\"}\n", mac_member, hex);
-	do
-		written = write(l->fd, line, size);
-	while (written < 0 && errno == EINTR);
-	if (written != (ssize_t)size || fdatasync(l->fd) != 0) {
-		log_error("ledger: a line could not be made durable: %s; make room in the state directory", strerror(errno));
-		return written < 0 ? error_from_errno(errno) : ERR_NOSPACE;
-	}
+	r = put_line(l, line, size);
+	if (r != 0)
+		return r;
 	memcpy(l->chain, mac, sizeof mac);
 	l->seq++;
 	return 0;
+}
+
+/* Whoever reads the ledger sees that it is not whole, and where. */
+static int tell_lost(struct ledger *l, const struct ledger_entry *next)
+{
+	struct ledger_entry e = { .event = "lines-lost", .wall_ns = next->wall_ns, .boot_ns = next->boot_ns };
+	int r;
+
+	snprintf(e.text, sizeof e.text, "%llu lines before this one are missing: the disk did not take them",
+		 (unsigned long long)l->lost);
+	r = append(l, &e);
+	if (r == 0)
+		l->lost = 0;
+	return r;
+}
+
+int ledger_append(struct ledger *l, const struct ledger_entry *e)
+{
+	int r = l->lost != 0 ? tell_lost(l, e) : 0;
+
+	if (r == 0)
+		r = append(l, e);
+	if (r != 0)
+		l->lost++;
+	return r;
 }
 
 int64_t ledger_verify(const struct records *r, uint64_t *bad)

@@ -30,6 +30,7 @@ struct ledger {
 	int fd;                /* -1: closed */
 	uint64_t seq;          /* of the last line */
 	uint64_t last_wall_ns; /* of the last line that was there when it was opened; 0: none */
+	uint64_t lost;         /* lines that are not in it, and that no line speaks of yet */
 	uint8_t chain[LEDGER_MAC_BYTES];
 	uint8_t key[LEDGER_MAC_BYTES];
 };
@@ -38,7 +39,7 @@ struct ledger {
  * from a new chain, and says so in the log). */
 int ledger_open(struct ledger *l, const struct records *r);
 
-/* Durable when it returns 0. ERR_NOSPACE, ERR_IO. */
+/* Durable when it returns 0. ERR_NOSPACE, ERR_IO: it is counted as lost. */
 int ledger_append(struct ledger *l, const struct ledger_entry *e);
 void ledger_close(struct ledger *l);
 

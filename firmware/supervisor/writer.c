@@ -32,6 +32,7 @@ struct writer {
 	struct ledger *ledger;
 	int done_fd;
 	bool stopping, audit_good;
+	uint64_t lost; /* lines that there was no room for in the queue, and that the ledger has not heard of */
 	uint64_t asked, answered, asked_ns;
 	struct gate_place gates[CONFIG_VOLUMES_MAX];
 	uint64_t clock_ns; /* 0: none waits */
@@ -82,6 +83,8 @@ static void write_line(struct writer *w)
 
 	w->first = (w->first + 1) % LEDGER_QUEUE;
 	w->count--;
+	w->ledger->lost += w->lost;
+	w->lost = 0;
 	pthread_mutex_unlock(&w->lock);
 	r = ledger_append(w->ledger, &e);
 	pthread_mutex_lock(&w->lock);
@@ -187,10 +190,12 @@ void writer_ledger(struct writer *w, const struct ledger_entry *entry)
 
 	pthread_mutex_lock(&w->lock);
 	full = w->count == LEDGER_QUEUE;
-	if (full)
+	if (full) {
 		w->audit_good = false;
-	else
+		w->lost++;
+	} else {
 		w->lines[(w->first + w->count++) % LEDGER_QUEUE] = *entry;
+	}
 	pthread_cond_signal(&w->more);
 	pthread_mutex_unlock(&w->lock);
 	if (full)

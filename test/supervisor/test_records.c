@@ -1,12 +1,14 @@
 /* Records and ledger: every bit of a record flipped, records moved, torn, cut; lines of the ledger changed and taken out. */
 #include <fcntl.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -265,6 +267,43 @@ static void a_torn_line_does_not_stop_the_ledger(void **state)
 	assert_non_null(strstr(text, "\n{\"seq\":6,"));
 }
 
+/* The disk takes half a line, then nothing, then all again. No half stays, and how many are missing stands where they would be.
+ */
+static void a_full_disk_leaves_no_half_line(void **state)
+{
+	struct ledger_entry e = { .wall_ns = 1700000000000000000, .event = "refused" };
+	struct rlimit all, some;
+	struct ledger l;
+	uint64_t bad;
+	char text[8192];
+	size_t size;
+
+	(void)state;
+	spew("ledger", "", 0);
+	assert_int_equal(ledger_open(&l, &records), 0);
+	append(&l, "before");
+	size = slurp("ledger", text, sizeof text);
+	signal(SIGXFSZ, SIG_IGN);
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &all), 0);
+	some = (struct rlimit){ .rlim_cur = size + 30, .rlim_max = all.rlim_max };
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &some), 0);
+	for (int i = 0; i < 3; i++)
+		assert_true(ledger_append(&l, &e) < 0);
+	assert_int_equal(slurp("ledger", text, sizeof text), size);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &all), 0);
+	append(&l, "after");
+	append(&l, "later");
+	ledger_close(&l);
+	assert_int_equal(ledger_verify(&records, &bad), 4);
+	size = slurp("ledger", text, sizeof text - 1);
+	text[size] = '\0';
+	assert_non_null(strstr(
+		text,
+		"\n{\"seq\":2,\"time\":\"2023-11-14T22:13:20.000Z\",\"boot_ns\":5,\"event\":\"lines-lost\",\"text\":\"3 lines"));
+	assert_non_null(strstr(text, "\n{\"seq\":3,"));
+	assert_null(strstr(text, "refused"));
+}
+
 /* ---- writer, credentials ---- */
 
 static void the_writer_keeps_the_latest_gate(void **state)
@@ -352,6 +391,7 @@ int main(void)
 		cmocka_unit_test(the_ledger_goes_on_after_a_restart),
 		cmocka_unit_test(a_changed_ledger_is_noticed),
 		cmocka_unit_test(a_torn_line_does_not_stop_the_ledger),
+		cmocka_unit_test(a_full_disk_leaves_no_half_line),
 		cmocka_unit_test(the_writer_keeps_the_latest_gate),
 		cmocka_unit_test(credentials_come_back_and_go),
 	};
