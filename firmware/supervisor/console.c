@@ -142,19 +142,25 @@ static void revoked(void *context, uint64_t id, int error, uint64_t seq, bool du
 	reply(context, &m, id, error, text);
 }
 
+/* As many as have room, behind the one that the request names: the client asks on until there are none. */
 static void status(struct connection *c, const struct message *q)
 {
+	const char *behind = q->body.con_request.volume;
 	struct agent *a = c->console->agent;
 	char text[TEXT_MAX_BYTES] = "";
+	bool begun = behind[0] == '\0';
 	struct message m;
 
-	for (unsigned i = 0; i < a->volume_count && strlen(text) < sizeof text - 80; i++) {
+	for (unsigned i = 0; i < a->volume_count && strlen(text) < sizeof text - 100; i++) {
 		const struct volume *v = a->volumes[i];
 		bool why = v->gate.cause != CAUSE_NONE;
 
-		snprintf(text + strlen(text), sizeof text - strlen(text), "%s%s %s%s%s%s%s", i ? "; " : "", v->config.name,
-			 gate_state_name(v->gate.state), why ? "(" : "", why ? gate_cause_name(v->gate.cause) : "",
-			 why ? ")" : "", v->job != NULL ? " (a job is under way)" : "");
+		if (begun)
+			snprintf(text + strlen(text), sizeof text - strlen(text), "%s%s %s%s%s%s%s", text[0] != '\0' ? "; " : "",
+				 v->config.name, gate_state_name(v->gate.state), why ? "(" : "",
+				 why ? gate_cause_name(v->gate.cause) : "", why ? ")" : "",
+				 v->job != NULL ? " (a job is under way)" : "");
+		begun = begun || strcmp(v->config.name, behind) == 0;
 	}
 	if (a->volume_count == 0)
 		snprintf(text, sizeof text, "no volumes");

@@ -457,6 +457,11 @@ static int refuse_early(struct agent *a, const struct msg_mg_request *request, s
 		snprintf(text, TEXT_MAX_BYTES, "volume %s is attached; detach it first", request->volume);
 		return ERR_STATE;
 	}
+	if (v == NULL && a->volume_count == CONFIG_VOLUMES_MAX) {
+		snprintf(text, TEXT_MAX_BYTES, "the agent has %d volumes, and room for no more; leave one out, and start it anew",
+			 CONFIG_VOLUMES_MAX);
+		return ERR_STATE;
+	}
 	if (kek == NULL || kek_damaged(kek)) {
 		snprintf(text, TEXT_MAX_BYTES,
 			 "the record of KEK %s is damaged; bring it back from a backup of the state directory", config->kek);

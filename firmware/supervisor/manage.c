@@ -76,16 +76,20 @@ static void look_due(void *context)
 	timer_arm(&g->agent->loop, &g->look, boot_now() + LOOK_S * SEC_NS);
 }
 
-/* A full channel drops a status, never an answer: the next one comes within a second; an answer that cannot be given kills. */
-static void tell(struct agent *a, const struct message *m, bool answer)
+/* A full channel drops a status, never an answer: the status is told again within a second; an answer that cannot be given kills.
+ * false: dropped. Who is not there yet is told everything at its hello. */
+static bool tell(struct agent *a, const struct message *m, bool answer)
 {
 	struct management *g = a->management;
 
 	if (g == NULL || !g->child.alive || g->child.stage != STAGE_TALKING)
-		return;
+		return true;
 	look_at_channel(g);
-	if (channel_send(&g->child.channel, m, NULL, 0) != 0 && answer)
+	if (channel_send(&g->child.channel, m, NULL, 0) == 0)
+		return true;
+	if (answer)
 		child_kill(&g->child, "it does not take its answers");
+	return false;
 }
 
 void manage_reply(struct agent *a, uint64_t id, int error, uint64_t seq, bool durable, const char *text)
@@ -101,13 +105,13 @@ void manage_reply(struct agent *a, uint64_t id, int error, uint64_t seq, bool du
 	tell(a, &m, true);
 }
 
-void manage_push_volume(struct agent *a, const struct volume *v)
+void manage_push_volume(struct agent *a, struct volume *v)
 {
 	struct message m;
 
 	message_init(&m, MSG_MG_VOLUME, 0);
 	volume_status(v, &m.body.mg_volume);
-	tell(a, &m, false);
+	v->untold = !tell(a, &m, false);
 }
 
 void manage_push_agent(struct agent *a)

@@ -29,7 +29,7 @@ void manage_written(struct agent *a);
 
 /* To mgmt, if it is there. */
 void manage_reply(struct agent *a, uint64_t id, int error, uint64_t seq, bool durable, const char *text);
-void manage_push_volume(struct agent *a, const struct volume *v);
+void manage_push_volume(struct agent *a, struct volume *v);
 void manage_push_agent(struct agent *a);
 void manage_push_credential(struct agent *a, const char *identity, enum role role, const uint8_t psk[PSK_BYTES]);
 

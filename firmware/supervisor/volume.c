@@ -789,7 +789,7 @@ static void tick(void *context)
 		return;
 	if (!v->gate_durable)
 		volume_write_gate(v);
-	if (gate_state_serves(v->gate.state))
+	if (gate_state_serves(v->gate.state) || v->untold)
 		manage_push_volume(v->agent, v);
 }
 

@@ -108,6 +108,7 @@ struct volume {
 	char text[TEXT_MAX_BYTES];
 	char identity[IDENTITY_MAX_BYTES]; /* who asked for what is being handled */
 	unsigned ticks;
+	bool untold; /* mgmt had no room for its latest status */
 };
 
 /* Reads the records of `name`. 0 or ERR_NOMEM. config NULL: it has none (a record without a file). */

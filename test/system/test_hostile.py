@@ -77,6 +77,27 @@ def test_a_manager_that_hangs_is_replaced():
         lab.close()
 
 
+def test_what_a_manager_had_no_room_for_is_told_again():
+    """It stands still for a moment, and of more changes than its channel holds it hears the last one all the same: else it would tell an
+    old state for ever, and ask for a restore of a gate that has moved."""
+    lab = running_lab(volumes=(("demo", "16M"),))
+    try:
+        manager = next(pid for pid, line in lab.processes().items() if "fallgate-mgmt" in line)
+        os.kill(manager, signal.SIGSTOP)
+        began = time.monotonic()
+        try:
+            while time.monotonic() - began < 3:  # less than what counts as hung
+                lab.run(lab.bin / "fallgate", "--run-dir", lab.root / "run", "revoke", "demo", "--local", check=False)
+        finally:
+            os.kill(manager, signal.SIGCONT)
+        last = lab.ledger_settled()[-1]["gate_seq"]
+        lab.wait_for(lambda: lab.status()["gate_seq"] == lab.ledger()[-1]["gate_seq"] >= last, 5, "the newest status")
+        lab.cli("restore", "demo", role="officer")
+        lab.wait_state("AVAILABLE")
+    finally:
+        lab.close()
+
+
 def test_a_supervisor_that_was_killed_is_back_at_once_though_its_manager_hangs():
     lab = running_lab(volumes=(("demo", "16M"),))
     try:

@@ -141,3 +141,20 @@ def test_every_program_has_a_version_and_takes_no_argument_that_it_does_not_know
         assert out.split()[0] == program and out.split()[1][0].isdigit()
         result = shared.run(shared.bin / program, "--no-such-thing", check=False)
         assert result.code == 2 and result.err, (program, result)
+
+
+def test_as_many_volumes_as_there_may_be(lab):
+    """Each of them is told of, at the console and over the network; one more is refused before anything is made for it."""
+    names = [f"v{i:03}-as-long-as-a-name-may-get-" for i in range(128)]
+    for name in names:
+        lab.write_volume(name, "4096", attach="manual")
+    lab.start()
+    lab.enroll_all()
+    local = lab.run(lab.bin / "fallgate", "--run-dir", lab.root / "run", "status", "--local")
+    assert local.out.strip().split("; ") == [f"{name} LOCKED" for name in names] and local.out.count("\n") == 1, local
+    told = lab.wait_for(lambda: len(lab.cli("volumes", role="auditor").out.splitlines()) == 129, 10, "all volumes at the manager")
+    assert told
+    lab.write_volume("extra", "4096")
+    refused = lab.cli("create", "extra", role="operator", check=False)
+    assert refused.code == 18 and "128 volumes" in refused.err, refused
+    assert not (lab.root / "volumes/extra.img").exists()

@@ -12,7 +12,7 @@
 #include "base/log.h"
 #include "mgmt/body.h"
 
-enum { FIELD_MAX = 1024 };
+enum { FIELD_MAX = 1024, TOLD_MAX = 16384 };
 
 /* ---- JSON ---- */
 
@@ -364,7 +364,7 @@ void output_error(bool json, const char *error, const char *text, const char *re
 
 void output_told(bool json, const char *verb, const char *text)
 {
-	char shown[FIELD_MAX];
+	char shown[TOLD_MAX];
 	json_t *object;
 
 	log_printable(shown, sizeof shown, text);

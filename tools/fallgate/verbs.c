@@ -476,6 +476,32 @@ static int run_console(const struct arguments *a, enum con_verb verb, const char
 	return code;
 }
 
+enum { STATUS_BYTES = 16384, STATUS_PAGES = 256 };
+
+/* An answer has room for a few volumes: asked on, behind the last that it told of, until there are no more. */
+static int run_console_status(const struct arguments *a)
+{
+	struct msg_con_request request = { .verb = CON_STATUS };
+	struct msg_con_reply reply = { 0 };
+	char all[STATUS_BYTES] = "";
+	int code = ask_console(a, &request, &reply);
+
+	for (int i = 0; code == 0 && reply.text[0] != '\0' && i < STATUS_PAGES; i++) {
+		const char *last = reply.text;
+
+		for (const char *at = strstr(last, "; "); at != NULL; at = strstr(last, "; "))
+			last = at + 2;
+		snprintf(all + strlen(all), sizeof all - strlen(all), "%s%s", all[0] != '\0' ? "; " : "", reply.text);
+		snprintf(request.volume, sizeof request.volume, "%.*s", (int)strcspn(last, " "), last);
+		if (strcmp(reply.text, "no volumes") == 0 || !message_name_good(request.volume))
+			break;
+		code = ask_console(a, &request, &reply);
+	}
+	if (code == 0)
+		output_told(a->json, verb_name(a->verb), all);
+	return code;
+}
+
 /* ---- another program ---- */
 
 /* fallgated beside this program, then in the sbin beside its folder, then where the shell would find it. */
@@ -546,7 +572,7 @@ int verbs_run(const struct arguments *a)
 		return run_remote(a);
 	case VERB_STATUS:
 		if (a->local)
-			return run_console(a, CON_STATUS, "no volumes");
+			return run_console_status(a);
 		return run_remote(a);
 	case VERB_VOLUMES:
 	case VERB_POSTURE:
