@@ -250,10 +250,8 @@ static int start(struct supervisor *s)
 	int r = make_run_dir(a->config.run_dir);
 
 	timer_init(&s->stop_look, stop_look, s);
-	if (r == 0) {
-		device_sweep(a);
+	if (r == 0)
 		r = randomness_start(a);
-	}
 	if (r == 0)
 		r = open_records(a);
 	if (r == 0)
@@ -265,8 +263,10 @@ static int start(struct supervisor *s)
 	records_each_volume(&a->records, add_recorded, a);
 	indication_start(a);
 	r = console_start(a);
-	if (r == 0)
+	if (r == 0) {
+		device_sweep(a); /* the run directory is this agent's now: what stands in it is nobody's who lives */
 		r = alerts_start(a);
+	}
 	if (r == 0)
 		r = manage_start(a);
 	if (r != 0)

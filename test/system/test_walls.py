@@ -4,6 +4,7 @@ right that is not in the table below is a hole, whoever made it."""
 import os
 import pathlib
 import re
+import shutil
 import time
 
 import pytest
@@ -169,7 +170,11 @@ def test_a_stranger_has_no_console(house, verb):
 
 
 def test_a_second_agent_is_refused_and_harms_nothing(house):
-    """Neither on the same state directory nor on the same run directory; the first one keeps its console and its gates."""
+    """Neither on the same state directory nor on the same run directory; the first one keeps its console, its gates and what says which
+    block devices are whose."""
+    mark = house.root / "run/devices/ublkb1048575"
+    mark.parent.mkdir()
+    mark.write_text("FALLGATE_VOLUME=demo\n")
     again = house.run(house.bin / "fallgated", "--config", house.root / "fallgate.conf", "--libexec", house.bin, check=False, timeout=20)
     assert again.code == 7 and "another agent" in again.err, again
     text = (house.root / "fallgate.conf").read_text().replace(f":{house.port}", f":{house.port + 1}")
@@ -179,6 +184,8 @@ def test_a_second_agent_is_refused_and_harms_nothing(house):
         (there / "fallgate.conf").write_text(text.replace(f"{house.root}/{changed}\n", f"{there}/{changed}\n"))
         second = house.run(house.bin / "fallgated", "--config", there / "fallgate.conf", "--libexec", house.bin, check=False, timeout=20)
         assert second.code == 7 and "another agent" in second.err and f"/{kept}" in second.err, second
+    assert mark.exists()
+    shutil.rmtree(mark.parent)
     console = house.run(house.bin / "fallgate", "--run-dir", house.root / "run", "enroll", "--role", "auditor", "second",
                         "--out", house.root / "second.credentials")
     assert console.code == 0
