@@ -122,22 +122,22 @@ static int check_signature(struct creator *c)
 }
 
 /* All of a file's room is taken now: a sparse file promises more than its file system may hold one day, and a write that was
- * acknowledged must find its place. Where the file system cannot do that, at least the headers and the log have to fit. */
+ * acknowledged must find its place. Where the file system cannot do that (ext2, NFS 3), it has to be there at least. */
 static int take_space(struct creator *c, uint64_t size)
 {
 	struct statvfs fs;
-	uint64_t need = size, room = 0;
+	struct stat st;
+	uint64_t need, room = 0;
+	bool known = fstatvfs(c->backing_fd, &fs) == 0 && fstat(c->backing_fd, &st) == 0; /* before it is taken */
 	int error = fallocate(c->backing_fd, 0, 0, (off_t)size) == 0 ? 0 : errno;
 
-	if (error == 0 || fstatvfs(c->backing_fd, &fs) != 0)
+	if (error == 0 || !known)
 		return 0; /* else the writes will tell */
 	if (!mul_u64(&room, fs.f_bavail, fs.f_frsize))
 		room = UINT64_MAX;
-	if (error != ENOSPC && error != EDQUOT && error != EFBIG) {
-		need = volume_backing_size(SECTOR_BYTES);
-		if (room >= need)
-			return 0;
-	}
+	need = (uint64_t)st.st_blocks * 512 < size ? size - (uint64_t)st.st_blocks * 512 : 0;
+	if (error != ENOSPC && error != EDQUOT && error != EFBIG && room >= need)
+		return 0;
 	return fail(c, ERR_NOSPACE, "the file system has %llu KiB free, the volume needs %llu KiB: free some space",
 		    (unsigned long long)(room / 1024), (unsigned long long)(need / 1024));
 }
@@ -152,8 +152,11 @@ static int grow_file(struct creator *c)
 	if (!S_ISREG(st.st_mode))
 		return 0;
 	if (c->order.size > 0 && (want == 0 || want > INT64_MAX))
-		return fail(c, ERR_RANGE, "a size of %llu bytes is not possible: it must be a multiple of 4096",
-			    (unsigned long long)c->order.size);
+		return fail(
+			c, ERR_RANGE,
+			"a size of %llu bytes is not possible: a multiple of 4096, which with what the volume keeps beside it "
+			"is less than 8 EiB",
+			(unsigned long long)c->order.size);
 	if (want > (uint64_t)st.st_size) {
 		c->old_size = st.st_size;
 		c->file_fd = fcntl(c->backing_fd, F_DUPFD_CLOEXEC, 3);

@@ -378,6 +378,31 @@ def test_a_volume_larger_than_its_disk(lab):
         lab.run("umount", "-l", small, check=False)
 
 
+def test_a_file_system_that_keeps_no_room(lab):
+    """ext2 cannot take a file's room before it is written: a volume that is larger than what is free is refused all the same."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root to mount")
+    image, small = lab.root / "ext2.img", lab.root / "small"
+    with open(image, "wb") as file:
+        file.truncate(64 << 20)
+    small.mkdir()
+    lab.run("mke2fs", "-q", "-F", "-t", "ext2", image)
+    if lab.run("mount", "-o", "loop", image, small, check=False).code != 0:
+        pytest.skip("no loop device, or no ext2, on this machine")
+    try:
+        lab.write_volume("demo", "1G", backing=small / "demo.img")
+        started(lab)
+        result = create(lab)
+        assert result.code == 6 and "KiB free" in result.err and "has 0 KiB" not in result.err, result
+        assert not (small / "demo.img").exists(), "half a volume was left behind"
+        lab.write_volume("demo", "8M", backing=small / "demo.img")
+        assert create(lab).code == 0
+        lab.wait_state("AVAILABLE")
+    finally:
+        lab.stop()
+        lab.run("umount", "-l", small, check=False)
+
+
 def test_a_device_that_promises_less_than_4k(lab):
     """A loop device of 512-byte blocks: refused by name, nothing left on it, taken when the operator says he knows better."""
     if os.geteuid() != 0:
