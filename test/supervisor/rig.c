@@ -84,7 +84,7 @@ bool ledger_says(const char *what)
 {
 	char text[65536];
 
-	for (int i = 0; i < 100; i++) {
+	for (int i = 0; i < 2000; i++) {
 		get("state/ledger", text, sizeof text);
 		if (strstr(text, what) != NULL)
 			return true;

@@ -151,7 +151,7 @@ static unsigned ledger_has(const char *event, const char *text)
 /* The writer has a thread of its own, and the disk its own time. */
 static void expect_ledger(unsigned n, const char *event, const char *text)
 {
-	for (int i = 0; i < 100 && ledger_has(event, text) < n; i++)
+	for (int i = 0; i < 1000 && ledger_has(event, text) < n; i++)
 		run_for(20);
 	assert_int_equal(ledger_has(event, text), n);
 }
@@ -340,7 +340,7 @@ static void so_many_jobs_and_no_more_and_the_console_is_still_there(void **state
 static void expect_refusal(int error, const char *says)
 {
 	expect_answer(error, says);
-	for (int i = 0; i < 100 && ledger_has("job-refused", says) == 0; i++)
+	for (int i = 0; i < 1000 && ledger_has("job-refused", says) == 0; i++)
 		run_for(20);
 	assert_true(ledger_has("job-refused", says) >= 1);
 	expect_ledger(0, "job-begun", "");
