@@ -42,13 +42,15 @@ static uint64_t unlock_wait(const struct volume *v)
 	return v->unlock_failures < 5 ? SEC_NS << v->unlock_failures : UNLOCK_RETRY_MAX_S * SEC_NS;
 }
 
-/* A countdown begins when the gate is shut to the volume and ends when it serves; tries to open it in between do not stop it. */
+/* A countdown begins when the gate is shut to the volume and ends when it serves or is detached; tries to open it in between do
+ * not stop it, nor does the end of the agent. */
 static void count_down(struct volume *v)
 {
 	enum gate_state now = v->gate.state;
 	uint64_t after = v->config.purge_after_ns, wall = wall_now(), left;
+	bool detached = now == GATE_LOCKED && !v->agent->stopping;
 
-	if (now == GATE_AVAILABLE || now == GATE_LOCKED || now == GATE_PURGED || now == GATE_ERASED || after == 0)
+	if (now == GATE_AVAILABLE || detached || now == GATE_PURGED || now == GATE_ERASED || after == 0)
 		v->purge_at_ns = 0;
 	timer_disarm(&v->agent->loop, &v->purge_due);
 	if (now != GATE_INACCESSIBLE || after == 0)
