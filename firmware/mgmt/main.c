@@ -106,6 +106,24 @@ static int try_address(const struct sockaddr_storage *address, socklen_t size)
 	return error;
 }
 
+/* And it leaves SO_REUSEADDR on: any user of the machine who bound the same address with it, later, would get every datagram in
+ * this process's place. libcoap does not give its socket away; it is the only one of its kind here. */
+static bool keep_address(int family)
+{
+	enum { DESCRIPTORS = 64 };
+	int domain, type, off = 0;
+	bool kept = false;
+
+	for (int fd = SUPERVISOR_FD + 1; fd < DESCRIPTORS; fd++) {
+		socklen_t size = sizeof(int);
+
+		if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) == 0 && domain == family &&
+		    getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 && type == SOCK_DGRAM)
+			kept = setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &off, sizeof off) == 0;
+	}
+	return kept;
+}
+
 static _Noreturn void cannot_listen(const char *address, const char *why, int error)
 {
 	log_error("cannot listen on udp %s: %s; set coap in fallgate.conf to a free numeric ADDRESS:PORT of this machine",
@@ -133,6 +151,8 @@ static void must_listen(struct mgmt *m, const char *text)
 	at.size = size;
 	if (coap_new_endpoint(m->coap, &at, COAP_PROTO_DTLS) == NULL)
 		cannot_listen(text, "libcoap refuses it", ERR_IO);
+	if (!keep_address(address.ss_family))
+		cannot_listen(text, "it cannot be kept from others", ERR_IO);
 	coap_is_bcast(&at); /* asks for the interfaces by netlink, which the filter refuses later */
 	log_notice("listening on udp %s", text);
 }

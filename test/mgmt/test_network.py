@@ -199,6 +199,20 @@ def test_a_flood_of_first_hellos_shuts_nobody_out(agent):
         thing.close()
 
 
+def test_nobody_takes_the_port_away(agent):
+    """Whoever bound it once more, with SO_REUSEADDR as libcoap has it, would get every datagram."""
+    for option in (0, socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+        for address in ("127.0.0.1", "0.0.0.0"):
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as thief:
+                if option:
+                    thief.setsockopt(socket.SOL_SOCKET, option, 1)
+                with pytest.raises(OSError, match="in use"):
+                    thief.bind((address, agent.port))
+    probe = agent.probe("auditor")
+    assert probe.ask("GET status").code == "2.05"
+    probe.close()
+
+
 # ---- guarded requests ----
 
 
