@@ -176,6 +176,10 @@ static int prepare_backing(struct creator *c)
 	if (r != 0)
 		return r;
 	r = block_open_fd(&c->dev, c->backing_fd);
+	if (r == ERR_RANGE)
+		return fail(c, r,
+			    "the backing store has %lld bytes: it must be some, in a multiple of 4096; for a file give a size",
+			    (long long)lseek(c->backing_fd, 0, SEEK_END));
 	if (r != 0)
 		return fail(c, r, "the backing store: %s", error_text(r));
 	c->backing_fd = -1;

@@ -80,6 +80,8 @@ static int open_store(const struct volume_config *c, enum opening_kind kind, boo
 		fd = open(c->backing, HOW | O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, 0600);
 		*created = fd >= 0;
 	}
+	if (fd < 0 && errno == EEXIST && kind == OPENING_CREATE)
+		return say(text, ERR_CONFIG, c, "a symbolic link that leads nowhere; make the file it names, or name another");
 	if (fd < 0 && errno == ELOOP)
 		return say(text, ERR_CONFIG, c,
 			   "a symbolic link that neither root nor the agent owns is not followed; name the file itself");

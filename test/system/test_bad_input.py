@@ -344,6 +344,19 @@ def test_a_backing_that_cannot_be(lab):
         assert result.code == code and word in result.err and "config check" in result.err, result
 
 
+def test_what_is_wrong_with_a_backing_is_said(lab):
+    odd, link = lab.root / "volumes/odd.img", lab.root / "volumes/link.img"
+    odd.write_bytes(bytes((8 << 20) + 123))
+    link.symlink_to(lab.root / "volumes/not-there.img")
+    lab.write_volume("odd", None, backing=odd)
+    lab.write_volume("link", "8M", backing=link)
+    started(lab)
+    for name, code, word in (("odd", 10, f"{(8 << 20) + 123} bytes"), ("link", 3, "leads nowhere")):
+        result = lab.cli("create", name, role="operator", check=False)
+        assert result.code == code and word in result.err, result
+    assert odd.stat().st_size == (8 << 20) + 123 and link.is_symlink()
+
+
 def test_a_kernel_that_this_machine_does_not_have(lab):
     other = "armv8" if os.uname().machine == "x86_64" else "vaes512"
     backing = lab.write_volume("demo", "64M", more=f"kernel = {other}\n")
