@@ -97,9 +97,11 @@ bool turnstile_wait(struct turnstile *t, const struct volume *refused)
 	if (refused != NULL && atomic_load(&t->volume) == refused)
 		sleep_on(t, SHUTTING_NS); /* a deadline passed this instant: whoever shuts is on his way */
 	for (;;) {
-		uint64_t until = atomic_load(&t->until_ns), now = boot_now_ns();
+		uint64_t until, now = boot_now_ns();
 
+		/* The time after the volume: who shuts sets them the other way round, and the time of a fall before is over. */
 		again = atomic_load(&t->volume) != NULL;
+		until = atomic_load(&t->until_ns);
 		if (again || now >= until)
 			break;
 		sleep_on(t, until - now);

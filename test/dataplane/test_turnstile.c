@@ -6,6 +6,8 @@
 
 #include <cmocka.h>
 #include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -82,11 +84,52 @@ static void who_waits_is_let_in_or_turned_away(void **state)
 	assert_false(turnstile_wait(&t, NULL)); /* on_lock = fail */
 }
 
+enum { FALLS = 20000 };
+
+static atomic_uint begun, ended, turned_away;
+
+/* A request that was refused a key inside: a deadline passed, and whoever shuts is on his way. */
+static void *be_refused(void *unused)
+{
+	(void)unused;
+	for (unsigned n = 1; n <= FALLS; n++) {
+		while (atomic_load(&begun) != n)
+			sched_yield();
+		if (!turnstile_wait(&t, NULL))
+			atomic_fetch_add(&turned_away, 1);
+		atomic_store(&ended, n);
+	}
+	return NULL;
+}
+
+/* The time until which requests waited after the fall before is over, and is not this one's. */
+static void a_fall_at_that_moment_turns_nobody_away(void **state)
+{
+	pthread_t waiter;
+
+	(void)state;
+	pthread_create(&waiter, NULL, be_refused, NULL);
+	for (unsigned n = 1; n <= FALLS; n++) {
+		turnstile_shut(&t, 1);
+		turnstile_open(&t, volume);
+		atomic_store(&begun, n);
+		for (volatile unsigned spin = n % 1024; spin > 0; spin--)
+			;
+		turnstile_shut(&t, boot_now_ns() + UINT64_C(60000000000));
+		turnstile_open(&t, volume);
+		while (atomic_load(&ended) != n)
+			sched_yield();
+	}
+	pthread_join(waiter, NULL);
+	assert_int_equal(atomic_load(&turned_away), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(who_is_inside_is_known_until_he_leaves, begin, finish),
 		cmocka_unit_test_setup_teardown(who_waits_is_let_in_or_turned_away, begin, finish),
+		cmocka_unit_test_setup_teardown(a_fall_at_that_moment_turns_nobody_away, begin, finish),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
