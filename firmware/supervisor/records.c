@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -100,7 +101,7 @@ static int sync_parent(int dir_fd, const char *path)
 	return r;
 }
 
-static int replace_file(int dir_fd, const char *path, const char *data, size_t size)
+static int replace_alone(int dir_fd, const char *path, const char *data, size_t size)
 {
 	char temporary[PATH_MAX_BYTES];
 	int fd, r;
@@ -120,6 +121,19 @@ static int replace_file(int dir_fd, const char *path, const char *data, size_t s
 		return r;
 	}
 	return sync_parent(dir_fd, path);
+}
+
+/* One at a time: two threads may write the same record (a volume that is adopted and latched at once), and what is not yet in its
+ * place has one name. */
+static int replace_file(int dir_fd, const char *path, const char *data, size_t size)
+{
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+	int r;
+
+	pthread_mutex_lock(&lock);
+	r = replace_alone(dir_fd, path, data, size);
+	pthread_mutex_unlock(&lock);
+	return r;
 }
 
 static int device_key(struct records *r, bool create)

@@ -39,7 +39,8 @@ int records_open(struct records *r, const char *state_dir, bool create);
 void records_close(struct records *r);
 
 /* Whole bodies. read: the body is NUL-terminated; 0, ERR_NOT_FOUND, ERR_CORRUPT (not written by this device for this place),
- * ERR_IO. write: 0, ERR_NOSPACE, ERR_IO. Thread-safe towards each other: they share only what open set. */
+ * ERR_IO. write: 0, ERR_NOSPACE, ERR_IO. Threads may do all of it at once: of two who write the same record one comes last,
+ * whole. */
 int records_read(const struct records *r, enum record_kind kind, const char *name, char *body, size_t size);
 int records_write(const struct records *r, enum record_kind kind, const char *name, const char *body);
 

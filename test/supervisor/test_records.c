@@ -1,5 +1,6 @@
 /* Records and ledger: every bit of a record flipped, records moved, torn, cut; lines of the ledger changed and taken out. */
 #include <fcntl.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -339,6 +340,35 @@ static void the_writer_keeps_the_latest_gate(void **state)
 
 static unsigned seen;
 
+enum { WRITES = 25 };
+
+/* NULL: each of them, in the end, was whole and in its place. */
+static void *write_gates(void *unused)
+{
+	for (uint64_t n = 1; n <= WRITES; n++) {
+		struct gate_record g = { .latched = true, .seq = n, .attach_wanted = n % 2 != 0 }, back;
+
+		if (records_write_gate(&records, "both", &g) != 0 || records_read_gate(&records, "both", &back) != 0)
+			return &records;
+	}
+	return unused;
+}
+
+static void two_who_write_the_same_record_leave_it_whole(void **state)
+{
+	struct gate_record back;
+	pthread_t other;
+	void *bad = &other;
+
+	(void)state;
+	assert_int_equal(pthread_create(&other, NULL, write_gates, NULL), 0);
+	assert_null(write_gates(NULL));
+	assert_int_equal(pthread_join(other, &bad), 0);
+	assert_null(bad);
+	assert_int_equal(records_read_gate(&records, "both", &back), 0);
+	assert_int_equal(back.seq, WRITES);
+}
+
 static void count_one(void *context, const struct msg_mg_credential *one)
 {
 	(void)context;
@@ -393,6 +423,7 @@ int main(void)
 		cmocka_unit_test(a_torn_line_does_not_stop_the_ledger),
 		cmocka_unit_test(a_full_disk_leaves_no_half_line),
 		cmocka_unit_test(the_writer_keeps_the_latest_gate),
+		cmocka_unit_test(two_who_write_the_same_record_leave_it_whole),
 		cmocka_unit_test(credentials_come_back_and_go),
 	};
 
