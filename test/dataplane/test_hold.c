@@ -83,7 +83,7 @@ struct writer {
 	struct nbd_handle *nbd;
 	unsigned index;
 	uint32_t last[SECTORS_EACH];
-	uint64_t count;
+	atomic_uint_fast64_t count;
 	char error[200];
 };
 
@@ -112,7 +112,7 @@ static void *write_and_read(void *context)
 			break;
 		}
 		w->last[i] = number;
-		w->count++;
+		atomic_fetch_add(&w->count, 1);
 		fill(sector, w->index, w->last[back]);
 		if (w->last[back] != 0 &&
 		    (nbd_pread(w->nbd, seen, SECTOR, (base + back) * SECTOR, 0) != 0 || memcmp(seen, sector, SECTOR) != 0))
@@ -139,10 +139,10 @@ static void no_request_notices(void **state)
 		sleep_ms(30 + round * 7);
 		lock_and_hold();
 		for (unsigned i = 0; i < WRITERS; i++)
-			before[i] = *(volatile uint64_t *)&w[i].count;
+			before[i] = atomic_load(&w[i].count);
 		sleep_ms(20);
 		for (unsigned i = 0; i < WRITERS; i++)
-			assert_true(*(volatile uint64_t *)&w[i].count <= before[i] + 1);
+			assert_true(atomic_load(&w[i].count) <= before[i] + 1);
 		stage_unlock(&stage);
 	}
 	sleep_ms(50);

@@ -96,8 +96,10 @@ static int fake_pull(struct ublk_queue *q, uint16_t tag, void *buf, size_t size)
 {
 	struct fake_queue *k = of(q);
 
+	pthread_mutex_lock(&k->lock); /* workers copy at the same time */
 	k->pulls++;
 	k->buf = buf;
+	pthread_mutex_unlock(&k->lock);
 	memcpy(buf, k->data[tag], size);
 	return k->copy_error;
 }
@@ -106,8 +108,10 @@ static int fake_push(struct ublk_queue *q, uint16_t tag, const void *buf, size_t
 {
 	struct fake_queue *k = of(q);
 
+	pthread_mutex_lock(&k->lock);
 	k->pushes++;
 	k->buf = buf;
+	pthread_mutex_unlock(&k->lock);
 	memcpy(k->data[tag], buf, size);
 	return k->copy_error;
 }
