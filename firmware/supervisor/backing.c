@@ -1,6 +1,7 @@
 /* Opening a backing store. What must hold: a symbolic link that somebody else planted is not followed; a file is made only where
  * none was, and who made it is known; a store that hangs (a file server that is gone) holds up nobody but its volume: each is
- * opened by a thread of its own. */
+ * opened by a thread of its own; one that is given up, and comes back when others have opened the same store, takes nothing
+ * from them. */
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -68,17 +69,31 @@ static int open_existing(const char *path, int mode)
 	return fd;
 }
 
-static int open_store(const struct volume_config *c, enum opening_kind kind, bool *created, char text[static TEXT_MAX_BYTES])
+static bool given_up(const struct opening *o)
 {
+	bool abandoned;
+
+	pthread_mutex_lock(&lock);
+	abandoned = o->abandoned;
+	pthread_mutex_unlock(&lock);
+	return abandoned;
+}
+
+static int open_store(struct opening *o)
+{
+	const struct volume_config *c = &o->config;
+	enum opening_kind kind = o->kind;
+	char *text = o->text;
 	struct stat st;
 	int fd = open_existing(c->backing, kind == OPENING_READ ? O_RDONLY : O_RDWR);
 
-	*created = false;
 	if (fd < 0 && errno == ENOENT && kind == OPENING_CREATE) {
 		if (c->size == 0)
 			return say(text, ERR_CONFIG, c, "there is no such file or device; for a new file give a size");
+		if (given_up(o))
+			return ERR_STATE; /* there is nobody to tell */
 		fd = open(c->backing, HOW | O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, 0600);
-		*created = fd >= 0;
+		o->created = fd >= 0;
 	}
 	if (fd < 0 && errno == EEXIST && kind == OPENING_CREATE)
 		return say(text, ERR_CONFIG, c, "a symbolic link that leads nowhere; make the file it names, or name another");
@@ -111,15 +126,17 @@ static void *open_slowly(void *context)
 	struct opening *o = context;
 	bool abandoned;
 
-	o->fd = open_store(&o->config, o->kind, &o->created, o->text);
+	o->fd = open_store(o);
 	pthread_mutex_lock(&lock);
 	o->finished = true;
 	abandoned = o->abandoned;
 	if (!abandoned)
 		eventfd_write(o->event_fd, 1); /* before the lock is given back: after it, o may be gone */
 	pthread_mutex_unlock(&lock);
-	if (abandoned)
+	if (abandoned) {
+		o->created = false; /* the file stays, empty: another opening may have found it, and made a volume in it */
 		discard(o);
+	}
 	return NULL;
 }
 

@@ -207,7 +207,9 @@ typedef void opening_done(void *context, int fd, bool created, const char *text)
  * ERR_*. */
 int opening_start(struct opening **out, struct agent *a, const struct volume_config *c, enum opening_kind kind,
 		  opening_done *done, void *context);
-void opening_abandon(struct opening *o); /* done is not called any more; what was opened or made is closed and removed */
+
+/* done is not called any more; what was opened is closed. A file that was made is removed, unless it is made only now. */
+void opening_abandon(struct opening *o);
 
 /* Closes them and does not wait for that: a close can hang as an open can. */
 void close_elsewhere(const int *fds, unsigned count);
