@@ -122,15 +122,14 @@ static void tell_wiped(struct job *j, uint8_t cause, bool self, uint64_t cut_ns)
 	channel_send(&j->supervisor, &m, NULL, 0);
 }
 
-static void tell_done(struct job *j, int error, const char *text)
+static void tell_done(struct job *j, int error, const char *text, const struct job_counts *counts)
 {
 	struct message m;
 	struct msg_dp_job_done *d = &m.body.dp_job_done;
 
 	message_init(&m, MSG_DP_JOB_DONE, j->order_nonce);
 	d->error = error;
-	if (atomic_load(&j->worker_done)) /* else they are the worker's still */
-		d->counts = (struct job_counts){ j->result.checked, j->result.mended, j->result.repairable, j->result.lost };
+	d->counts = *counts;
 	snprintf(d->text, sizeof d->text, "%s", text);
 	channel_send(&j->supervisor, &m, NULL, 0);
 }
@@ -399,6 +398,7 @@ static void wait_for_worker(struct job *j)
 /* The worker may be deep in the device: its buffers, the lock on the backing store and the descriptors end with the process. */
 _Noreturn static void fall(struct job *j, uint8_t cause, bool self, const char *why)
 {
+	struct job_counts found = { 0 };
 	uint64_t cut_ns = boot_now_ns();
 
 	atomic_store(&j->called_off, true);
@@ -407,9 +407,9 @@ _Noreturn static void fall(struct job *j, uint8_t cause, bool self, const char *
 	log_notice("volume %s: the job is ended: %s: keys are wiped", j->order.volume.name, why);
 	if (j->phase == PHASE_RUNNING)
 		wait_for_worker(j);
-	if (atomic_load(&j->worker_done)) /* what does not open without a key is no damage */
-		j->result.repairable = j->result.lost = 0;
-	tell_done(j, ERR_REVOKED, why);
+	if (atomic_load(&j->worker_done)) /* else they are the worker's still; what does not open without a key is no damage */
+		found = (struct job_counts){ .checked = j->result.checked, .mended = j->result.mended };
+	tell_done(j, ERR_REVOKED, why, &found);
 	_exit(error_exit_code(ERR_REVOKED));
 }
 
@@ -424,6 +424,7 @@ _Noreturn static void fall_alone(struct job *j, const char *why, int exit_code)
 /* By itself: the verb is done, or no key was to be had. */
 _Noreturn static void end(struct job *j, int error)
 {
+	const struct job_counts found = { j->result.checked, j->result.mended, j->result.repairable, j->result.lost };
 	uint64_t cut_ns = boot_now_ns();
 
 	shut_keys(j);
@@ -433,7 +434,7 @@ _Noreturn static void end(struct job *j, int error)
 	log_line(error == 0 ? LOG_LEVEL_NOTICE : LOG_LEVEL_ERROR, "volume %s: %s: %s%s%s", j->order.volume.name,
 		 offline_needs[j->verb].name, error == 0 ? "done" : error_text(error), error != 0 ? ": " : "",
 		 error != 0 ? j->text : "");
-	tell_done(j, error, error != 0 ? j->text : "");
+	tell_done(j, error, error != 0 ? j->text : "", &found);
 	_exit(error_exit_code(error));
 }
 
