@@ -6,6 +6,7 @@
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -167,23 +168,31 @@ static char *next_line(char *out, int size, void *context)
 	return shorten(r, line, out, size);
 }
 
-/* A root agent loads the module that stands here, and runs the programs: the file is nobody else's to write. */
+static bool others_write(const struct stat *st, const char *path, struct config_errors *errors)
+{
+	if ((st->st_mode & 02) == 0)
+		return false;
+	config_error(errors, "%.300s: everybody may write to it (mode %04o); look at what it says, then chmod o-w it", path,
+		     (unsigned)(st->st_mode & 07777));
+	return true;
+}
+
+/* A root agent loads the module that stands here, and runs the programs: the file is nobody else's to write. What is no file
+ * is not waited for. */
 static bool open_file(struct reader *r)
 {
 	struct stat st;
+	int fd = open(r->path, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
 
-	r->file = fopen(r->path, "re");
-	if (r->file == NULL || fstat(fileno(r->file), &st) != 0)
+	if (fd < 0 || fstat(fd, &st) != 0)
 		config_error(r->errors, "%.300s: cannot be read: %s; create it, see fallgate.conf(5)", r->path, strerror(errno));
-	else if (S_ISDIR(st.st_mode))
-		config_error(r->errors, "%.300s: this is a folder; name the file, see fallgate.conf(5)", r->path);
-	else if ((st.st_mode & 02) != 0)
-		config_error(r->errors, "%.300s: everybody may write to it (mode %04o); look at what it says, then chmod o-w it",
-			     r->path, (unsigned)(st.st_mode & 07777));
-	else
+	else if (!S_ISREG(st.st_mode))
+		config_error(r->errors, "%.300s: this is %s; name the file, see fallgate.conf(5)", r->path,
+			     S_ISDIR(st.st_mode) ? "a folder" : "no file");
+	else if (!others_write(&st, r->path, r->errors) && (r->file = fdopen(fd, "r")) != NULL)
 		return true;
-	if (r->file != NULL)
-		fclose(r->file);
+	if (fd >= 0)
+		close(fd);
 	return false;
 }
 
@@ -233,11 +242,21 @@ static int only_conf(const struct dirent *d)
 	return d->d_name[0] != '.' && length > 5 && strcmp(d->d_name + length - 5, ".conf") == 0;
 }
 
+/* A file in it can name a program too. */
+static void check_volumes_dir(const struct config *c, struct config_errors *errors)
+{
+	struct stat st;
+
+	if (stat(c->volumes_dir, &st) == 0)
+		others_write(&st, c->volumes_dir, errors);
+}
+
 static void read_volumes(struct config *c, struct config_errors *errors)
 {
 	struct dirent **list = NULL;
 	int n = scandir(c->volumes_dir, &list, only_conf, alphasort);
 
+	check_volumes_dir(c, errors);
 	if (n < 0 && errno != ENOENT)
 		config_error(errors, "%.300s: cannot be read: %s; make it a folder that this user may read", c->volumes_dir,
 			     strerror(errno));
@@ -316,6 +335,7 @@ int config_load_volume(const struct config *c, const char *name, struct volume_c
 		return ERR_NOMEM;
 	}
 	*copy = *c;
+	check_volumes_dir(c, errors);
 	read_volume_file(copy, path, name, out, errors);
 	free(copy);
 	for (unsigned i = 0; i < c->volume_count; i++)

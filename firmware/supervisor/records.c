@@ -140,7 +140,7 @@ static int device_key(struct records *r, bool create)
 {
 	char bytes[DEVICE_KEY_BYTES + 1];
 	size_t got = 0;
-	int fd = openat(r->dir_fd, "device.key", O_RDONLY | O_CLOEXEC | O_NOFOLLOW), e;
+	int fd = openat(r->dir_fd, "device.key", O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW), e;
 
 	if (fd < 0 && errno != ENOENT)
 		return error_from_errno(errno);
@@ -241,7 +241,8 @@ int records_read(const struct records *r, enum record_kind kind, const char *nam
 	int fd, e;
 
 	record_path(kind, name, path, sizeof path);
-	fd = openat(r->dir_fd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	fd = openat(r->dir_fd, path,
+		    O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW); /* a FIFO is no record, and is not waited for */
 	if (fd < 0)
 		return errno == ENOENT ? ERR_NOT_FOUND : errno == ELOOP ? ERR_CORRUPT : ERR_IO;
 	e = read_all(fd, body, size, &got);

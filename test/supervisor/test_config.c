@@ -301,14 +301,36 @@ static void a_file_that_everybody_may_write(void **state)
 
 	(void)state;
 	assert_int_equal(load("[agent]\n" KEK, VOLUME), 0); /* a section may be empty */
-	for (unsigned i = 0; i < 2; i++) {
-		snprintf(path, sizeof path, "%s/%s", dir, i == 0 ? "fallgate.conf" : "volumes.d/demo.conf");
-		assert_int_equal(chmod(path, 0646), 0);
+	for (unsigned i = 0; i < 3; i++) {
+		static const char *const places[] = { "fallgate.conf", "volumes.d/demo.conf", "volumes.d" };
+		const mode_t good = i == 2 ? 0755 : 0644;
+		char expected[80];
+
+		snprintf(path, sizeof path, "%s/%s", dir, places[i]);
+		assert_int_equal(chmod(path, good | 02), 0);
 		snprintf(path, sizeof path, "%s/fallgate.conf", dir);
 		assert_int_equal(config_load(&config, path, NULL, &errors), ERR_CONFIG);
-		assert_non_null(strstr(errors.line[0], "everybody may write to it (mode 0646)"));
-		assert_int_equal(chmod(path, 0644), 0);
+		snprintf(expected, sizeof expected, "everybody may write to it (mode %04o)", (unsigned)(good | 02));
+		assert_non_null(strstr(errors.line[0], expected));
+		snprintf(path, sizeof path, "%s/%s", dir, places[i]);
+		assert_int_equal(chmod(path, good), 0);
 	}
+}
+
+/* It would wait for a writer for ever. */
+static void a_fifo_in_a_files_place(void **state)
+{
+	char path[200], fifo[200];
+
+	(void)state;
+	assert_int_equal(load(KEK, VOLUME), 0);
+	snprintf(fifo, sizeof fifo, "%s/volumes.d/fifo.conf", dir);
+	assert_int_equal(mkfifo(fifo, 0600), 0);
+	snprintf(path, sizeof path, "%s/fallgate.conf", dir);
+	assert_int_equal(config_load(&config, path, NULL, &errors), ERR_CONFIG);
+	assert_non_null(strstr(errors.line[0], "fifo.conf: this is no file"));
+	unlink(fifo);
+	assert_int_equal(config_load(&config, path, NULL, &errors), 0);
 }
 
 static void no_file_at_all(void **state)
@@ -376,6 +398,7 @@ int main(void)
 		cmocka_unit_test(every_mistake_has_its_line),
 		cmocka_unit_test(all_mistakes_are_named_not_the_first),
 		cmocka_unit_test(a_file_that_everybody_may_write),
+		cmocka_unit_test(a_fifo_in_a_files_place),
 		cmocka_unit_test(no_file_at_all),
 		cmocka_unit_test(a_good_configuration_is_read_whole),
 		cmocka_unit_test(defaults),

@@ -134,6 +134,18 @@ static void a_link_in_a_records_place_is_not_followed(void **state)
 	assert_int_equal(records_read_gate(&records, "link", &back), ERR_CORRUPT);
 }
 
+static void a_fifo_in_a_records_place_is_not_waited_for(void **state)
+{
+	struct gate_record back;
+
+	(void)state;
+	assert_int_equal(mkfifoat(records.dir_fd, "gates/fifo", 0600), 0);
+	alarm(10);
+	assert_int_equal(records_read_gate(&records, "fifo", &back), ERR_CORRUPT);
+	alarm(0);
+	assert_int_equal(unlinkat(records.dir_fd, "gates/fifo", 0), 0);
+}
+
 static void every_kind_comes_back(void **state)
 {
 	struct volume_record v = { .gen_no = 1, .size = 1u << 30, .kek = "main" }, w;
@@ -415,6 +427,7 @@ int main(void)
 		cmocka_unit_test(a_record_stands_for_its_place_only),
 		cmocka_unit_test(another_device_key_believes_nothing),
 		cmocka_unit_test(a_link_in_a_records_place_is_not_followed),
+		cmocka_unit_test(a_fifo_in_a_records_place_is_not_waited_for),
 		cmocka_unit_test(every_kind_comes_back),
 		cmocka_unit_test(a_state_directory_that_others_enter_is_refused),
 		cmocka_unit_test(a_full_disk_leaves_the_old_record),
