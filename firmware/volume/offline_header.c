@@ -2,6 +2,7 @@
  * only from bytes whose SHA-256 is right, with a key whose MAC is right and which the newest root names; a good copy is never
  * overwritten by one that is not known to be at least as good; the two copies are written one after the other, each flushed and
  * read back. The backup's bytes are in SPEC.md. */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -106,11 +107,15 @@ static int write_out(struct offline *w, const uint8_t *bytes, size_t size)
 		ssize_t n = write(w->o->output_fd, bytes + done, size - done);
 
 		if (n <= 0)
-			return offline_because(w, n < 0 ? ERR_IO : ERR_NOSPACE, "the backup cannot be written");
+			return offline_because(w, n < 0 ? error_from_errno(errno) : ERR_NOSPACE,
+					       "the backup cannot be written: %s; make room for it, or write it elsewhere",
+					       n < 0 ? strerror(errno) : "nothing was taken");
 		done += (size_t)n;
 	}
 	/* A pipe cannot be flushed, and need not be. */
-	(void)fsync(w->o->output_fd);
+	if (fsync(w->o->output_fd) != 0 && errno != EINVAL && errno != EROFS)
+		return offline_because(w, error_from_errno(errno), "the backup is not on its disk: %s; write it elsewhere",
+				       strerror(errno));
 	return 0;
 }
 

@@ -147,7 +147,7 @@ def test_dates(token):
     assert token.keys()["r"]["end"] == "20991231", "a key that is never valid"
     token.run("set-dates", "--label", "r", "--end", "none")
     assert (token.keys()["r"]["start"], token.keys()["r"]["end"]) == ("20260101", "")
-    for bad in ("2026-01-01", "20261301", "20260100", "tomorrow", "2026010"):
+    for bad in ("2026-01-01", "20261301", "20260100", "20260230", "20260229", "21000229", "tomorrow", "2026010"):
         token.run("set-dates", "--label", "r", "--end", bad, code=EXIT["usage"])
     # SoftHSM2 takes a secret key's date and never gives it back: that must not look like success.
     token.run("make-kek", "--type", "aes256", "--label", "a")

@@ -184,6 +184,14 @@ def test_restore_asks(image, tmp_path):
         assert (image.read_bytes() == damaged) == (code == STATE)
 
 
+def test_a_backup_that_has_no_room(image, tmp_path):
+    backup = tmp_path / "backup"
+    done = subprocess.run(["bash", "-c", 'trap "" XFSZ; ulimit -f 8; exec "$@"', "-", str(FALLGATE), "volume", "header-backup", str(image), "--out",
+                           str(backup)], capture_output=True, text=True)
+    assert done.returncode == 6 and "make room" in done.stderr and done.stderr.count("\n") == 1, done
+    assert not backup.exists(), "half a backup was left behind"
+
+
 def test_a_backup_that_is_none(image, tmp_path):
     backup, before = tmp_path / "backup", image.read_bytes()
     volume("header-backup", image, "--out", backup)

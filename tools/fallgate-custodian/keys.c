@@ -470,13 +470,17 @@ int keys_delete(struct token *t, const struct key_name *name)
 
 static bool date_good(const char *date)
 {
-	int month, day;
+	static const int days[] = { 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31 };
+	int year, month, day;
 
 	if (strlen(date) != 8 || strspn(date, "0123456789") != 8)
 		return false;
+	year = (date[0] - '0') * 1000 + (date[1] - '0') * 100 + (date[2] - '0') * 10 + (date[3] - '0');
 	month = (date[4] - '0') * 10 + (date[5] - '0');
 	day = (date[6] - '0') * 10 + (date[7] - '0');
-	return month >= 1 && month <= 12 && day >= 1 && day <= 31;
+	if (month == 2 && day == 29)
+		return year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+	return month >= 1 && month <= 12 && day >= 1 && day <= days[month - 1];
 }
 
 static CK_RV write_date(struct token *t, CK_OBJECT_HANDLE object, CK_ATTRIBUTE_TYPE type, const char *date)
