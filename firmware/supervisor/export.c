@@ -44,11 +44,12 @@ static int listen_unix(const struct volume *v)
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return error_from_errno(errno);
-	before = umask(0177); /* nobody gets in between bind and chmod */
-	good = bind(fd, (struct sockaddr *)&address, sizeof address) == 0;
+	/* the mode is there from the first moment; and neither step follows a link that whoever may write there put in its place
+	 */
+	before = umask(0);
+	good = fchmod(fd, c->listen_mode) == 0 && bind(fd, (struct sockaddr *)&address, sizeof address) == 0;
 	umask(before);
-	good = good && (!user->set || chown(c->listen_path, user->uid, user->gid) == 0) &&
-	       chmod(c->listen_path, c->listen_mode) == 0 && listen(fd, BACKLOG) == 0;
+	good = good && (!user->set || lchown(c->listen_path, user->uid, user->gid) == 0) && listen(fd, BACKLOG) == 0;
 	if (good)
 		return fd;
 	r = error_from_errno(errno);

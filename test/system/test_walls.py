@@ -33,7 +33,7 @@ DUMPABLE_NO = "a process that may be dumped or traced belongs to its user in /pr
 
 @pytest.fixture(scope="module")
 def house():
-    lab = running_lab(volumes=(("demo", "64M"), ("other", "16M")))
+    lab = running_lab(volumes=(("demo", "64M"), ("other", "16M")), more="listen_mode = 0660\n")
     try:
         yield lab
     finally:
@@ -158,6 +158,13 @@ def test_only_dataplanes_map_secret_memory(house):
 def test_files_with_keys_are_their_owners(house):
     for path in [house.root / "state", *(house.root / "state").rglob("*"), *house.credentials.values(), house.root / "run/console.sock"]:
         assert path.stat().st_mode & 0o077 == 0, path
+
+
+def test_the_export_has_its_owner_and_mode(house):
+    for name in ("demo", "other"):
+        place = (house.root / f"run/{name}.sock").stat()
+        assert place.st_mode & 0o777 == 0o660, oct(place.st_mode)
+        assert not house.as_root or (place.st_uid, place.st_gid) == (UIDS["dataplane"], UIDS["dataplane"])
 
 
 @pytest.mark.parametrize("verb", [("revoke", "--local", "demo"), ("enroll", "--role", "officer", "mallory")])
