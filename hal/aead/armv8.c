@@ -370,11 +370,9 @@ APART static void seal_items(const struct armv8_state *k, struct aead_item *item
 
 APART static size_t open_items(const struct armv8_state *k, struct aead_item *items, size_t count)
 {
-	size_t bad = 0;
-
 	for (size_t i = 0; i < count; i++)
-		bad += aead_conclude(&items[i], open(k, &items[i]));
-	return bad;
+		items[i].good = open(k, &items[i]);
+	return aead_conclude(items, count);
 }
 
 static void seal_run(const void *state, struct aead_item *items, size_t count)
@@ -382,7 +380,7 @@ static void seal_run(const void *state, struct aead_item *items, size_t count)
 	aead_check_lengths(items, count);
 	seal_items(state, items, count);
 	aead_clear_registers();
-	aead_wipe_stack();
+	aead_wipe_stack(AEAD_STACK_ONE);
 }
 
 static size_t open_run(const void *state, struct aead_item *items, size_t count)
@@ -392,7 +390,7 @@ static size_t open_run(const void *state, struct aead_item *items, size_t count)
 	aead_check_lengths(items, count);
 	bad = open_items(state, items, count);
 	aead_clear_registers();
-	aead_wipe_stack();
+	aead_wipe_stack(AEAD_STACK_ONE);
 	return bad;
 }
 
@@ -459,7 +457,7 @@ static void expand(void *state, const uint8_t key[AEAD_KEY_BYTES])
 {
 	expand_apart(state, key);
 	aead_clear_registers();
-	aead_wipe_stack();
+	aead_wipe_stack(AEAD_STACK_ONE);
 }
 
 APART static void encrypt_apart(const struct armv8_state *k, uint8_t *out, const uint8_t *in)
@@ -471,7 +469,7 @@ static void encrypt_block(const void *state, uint8_t out[16], const uint8_t in[1
 {
 	encrypt_apart(state, out, in);
 	aead_clear_registers();
-	aead_wipe_stack();
+	aead_wipe_stack(AEAD_STACK_ONE);
 }
 
 static bool usable(void)

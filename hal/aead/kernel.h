@@ -13,15 +13,16 @@
 /* Ends the process on a message longer than GCM allows: to go on would repeat key stream. */
 void aead_check_lengths(const struct aead_item *items, size_t count);
 
-/* Ends one item of an open: the verdict on its tag stops being a secret here and nowhere else. Sets item->good, zeroes the output
- * of a bad one, and returns how many were bad, 0 or 1. */
-size_t aead_conclude(struct aead_item *item, bool good);
+/* Ends `count` items of an open, each with its kernel's verdict in `good`: here and nowhere else that stops being a secret.
+ * Zeroes the output of the bad ones, and returns how many they were. */
+size_t aead_conclude(struct aead_item *items, size_t count);
 
-/* Zeroes the stack below the caller's frame, where a kernel's inner functions spilled registers. Call it from the function that
- * called those, after aead_clear_registers. No inner function of a kernel may use more than AEAD_STACK_MAX in all. */
-void aead_wipe_stack(void);
+/* Zeroes the stack below the caller's frame, as far as `size`, where a kernel's inner functions spilled registers. Call it from
+ * the function that called those, after aead_clear_registers. */
+void aead_wipe_stack(size_t size);
 
-enum { AEAD_STACK_MAX = 3072 };
+/* What inner functions may use of the stack in all: one alone, and with two that it calls. The build holds each frame to less. */
+enum { AEAD_STACK_ONE = 1280, AEAD_STACK_MAX = 3072 };
 
 extern const struct aead_kernel aead_portable;
 extern const struct aead_kernel aead_aesni;

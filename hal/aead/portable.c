@@ -331,7 +331,8 @@ APART static size_t open_items(const struct portable_state *k, struct aead_item 
 
 		stream_start(&s, k, m->iv, tag);
 		compute_tag(k, m, m->in, tag);
-		bad += aead_conclude(m, compare_secret(tag, m->tag, sizeof tag) == 0);
+		m->good = compare_secret(tag, m->tag, sizeof tag) == 0;
+		bad += aead_conclude(m, 1);
 		if (m->good)
 			stream_xor(&s, k, m->out, m->in, m->size);
 	}
@@ -343,7 +344,7 @@ static void seal_run(const void *state, struct aead_item *items, size_t count)
 	aead_check_lengths(items, count);
 	seal_items(state, items, count);
 	aead_clear_registers();
-	aead_wipe_stack();
+	aead_wipe_stack(AEAD_STACK_MAX);
 }
 
 static size_t open_run(const void *state, struct aead_item *items, size_t count)
@@ -353,7 +354,7 @@ static size_t open_run(const void *state, struct aead_item *items, size_t count)
 	aead_check_lengths(items, count);
 	bad = open_items(state, items, count);
 	aead_clear_registers();
-	aead_wipe_stack();
+	aead_wipe_stack(AEAD_STACK_MAX);
 	return bad;
 }
 
@@ -409,7 +410,7 @@ static void expand(void *state, const uint8_t key[AEAD_KEY_BYTES])
 {
 	expand_apart(state, key);
 	aead_clear_registers();
-	aead_wipe_stack();
+	aead_wipe_stack(AEAD_STACK_MAX);
 }
 
 APART static void encrypt_apart(const struct portable_state *k, uint8_t *out, const uint8_t *in)
@@ -421,7 +422,7 @@ static void encrypt_block(const void *state, uint8_t out[16], const uint8_t in[1
 {
 	encrypt_apart(state, out, in);
 	aead_clear_registers();
-	aead_wipe_stack();
+	aead_wipe_stack(AEAD_STACK_MAX);
 }
 
 static bool usable(void)

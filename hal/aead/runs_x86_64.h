@@ -218,15 +218,14 @@ APART static void seal_items(const struct key_state *k, struct aead_item *items,
 APART static size_t open_items(const struct key_state *k, struct aead_item *items, size_t count)
 {
 	struct masks masks;
-	size_t bad = 0;
 
 	masks_none(&masks);
 	for (size_t i = 0; i < count; i++) {
 		const __m128i mask = mask_of(&masks, k, items, i, count);
 
-		bad += aead_conclude(&items[i], open(k, &items[i], mask, ahead_of(items, i, count)));
+		items[i].good = open(k, &items[i], mask, ahead_of(items, i, count));
 	}
-	return bad;
+	return aead_conclude(items, count);
 }
 
 static void seal_run(const void *state, struct aead_item *items, size_t count)
@@ -234,7 +233,7 @@ static void seal_run(const void *state, struct aead_item *items, size_t count)
 	aead_check_lengths(items, count);
 	seal_items(state, items, count);
 	aead_clear_registers();
-	aead_wipe_stack();
+	aead_wipe_stack(AEAD_STACK_ONE);
 }
 
 static size_t open_run(const void *state, struct aead_item *items, size_t count)
@@ -244,7 +243,7 @@ static size_t open_run(const void *state, struct aead_item *items, size_t count)
 	aead_check_lengths(items, count);
 	bad = open_items(state, items, count);
 	aead_clear_registers();
-	aead_wipe_stack();
+	aead_wipe_stack(AEAD_STACK_ONE);
 	return bad;
 }
 
@@ -296,7 +295,7 @@ static void expand(void *state, const uint8_t key[AEAD_KEY_BYTES])
 {
 	expand_apart(state, key);
 	aead_clear_registers();
-	aead_wipe_stack();
+	aead_wipe_stack(AEAD_STACK_ONE);
 }
 
 APART static void encrypt_apart(const struct key_state *k, uint8_t *out, const uint8_t *in)
@@ -308,7 +307,7 @@ static void encrypt_block(const void *state, uint8_t out[16], const uint8_t in[1
 {
 	encrypt_apart(state, out, in);
 	aead_clear_registers();
-	aead_wipe_stack();
+	aead_wipe_stack(AEAD_STACK_ONE);
 }
 
 #define AEAD_ROWS_KERNEL(kernel_name, is_usable)                                                                                 \

@@ -27,30 +27,35 @@ __attribute__((noinline)) static void refuse_item(struct aead_item *item)
 		explicit_bzero(item->out, item->size);
 }
 
-__attribute__((noinline)) size_t aead_conclude(struct aead_item *item, bool good)
+__attribute__((noinline)) size_t aead_conclude(struct aead_item *items, size_t count)
 {
-	if (good) {
-		accept_item(item);
-		return 0;
+	size_t bad = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		if (items[i].good) {
+			accept_item(&items[i]);
+		} else {
+			refuse_item(&items[i]);
+			bad++;
+		}
 	}
-	refuse_item(item);
-	return 1;
+	return bad;
 }
 
 typedef uint8_t part __attribute__((vector_size(16), aligned(1), may_alias));
 
 enum { STRIDE = 4 * sizeof(part) };
 
-_Static_assert(AEAD_STACK_MAX % STRIDE == 0, "the wipe ends where the frames do");
+_Static_assert(AEAD_STACK_ONE % STRIDE == 0 && AEAD_STACK_MAX % STRIDE == 0, "the wipe ends where the frames do");
 
 /* noinline: its frame must lie where the inner functions' frames lay. Stores of its own, because whoever comes next need not wait
  * for them, as for those of a memset; what hides the pointer keeps the compiler from making them one. */
-__attribute__((noinline)) void aead_wipe_stack(void)
+__attribute__((noinline)) void aead_wipe_stack(size_t size)
 {
 	uint8_t frames[AEAD_STACK_MAX];
-	part *at = (part *)frames;
+	part *at = (part *)(frames + AEAD_STACK_MAX - size);
 
-	for (size_t i = 0; i < AEAD_STACK_MAX / STRIDE; i++) {
+	for (size_t i = 0; i < size / STRIDE; i++) {
 		__asm__ volatile("" : "+r"(at) : : "memory");
 		at[0] = at[1] = at[2] = at[3] = (part){ 0 };
 		at += 4;
