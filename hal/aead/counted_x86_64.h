@@ -1,6 +1,6 @@
-/* Counters for narrow rows, after rows_x86_64.h. The counts of a span of 256 blocks differ in their last byte alone, and after
- * the first round of AES that byte has reached one column: so each message makes that round once for a span, and to get there a
- * counter block costs one xor with what the key has in a table. An AESENC less of fourteen, for 4 KiB read.
+/* Counters, after rows_x86_64.h. The counts of a span of 256 blocks differ in their last byte alone, and after the first round of
+ * AES that byte has reached one column: so each message makes that round once for a span, and to get there a counter block costs
+ * one xor with what the key has in a table. An AESENC less of fourteen, for 4 KiB read.
  * What must hold: the table is a secret like the key. It is read in order, never indexed by a secret. */
 #ifndef HAL_AEAD_COUNTED_X86_64_H
 #define HAL_AEAD_COUNTED_X86_64_H
@@ -38,7 +38,7 @@ INLINE row counter_base(__m128i start, uint32_t span)
 	row base = row_broadcast(_mm_aesenc_si128(_mm_xor_si128(start, count), _mm_setzero_si128()));
 
 	/* one register: clang would store its halves, and a load of the whole wait for both */
-	__asm__("" : "+x"(base));
+	__asm__("" : "+v"(base));
 	return base;
 }
 
@@ -68,7 +68,8 @@ INLINE void counter_next_span(struct counter *c)
 	c->done -= SPAN;
 }
 
-/* Where a group's rows start, and its last two blocks: found without a branch, which would be taken once in a span. */
+/* Where a group's rows start, and what has its last two blocks, one row or two: found without a branch, which would be taken once
+ * in a span. */
 INLINE row counter_these(const struct counter *c)
 {
 	return c->bases[c->done / SPAN];
@@ -76,7 +77,7 @@ INLINE row counter_these(const struct counter *c)
 
 INLINE row counter_last(const struct counter *c)
 {
-	return c->bases[(c->done + GROUP_BLOCKS) / SPAN];
+	return row_tail(counter_these(c), c->bases[(c->done + GROUP_BLOCKS) / SPAN]);
 }
 
 INLINE const row *counter_table(const struct key_state *k, const struct counter *c)
@@ -93,7 +94,7 @@ INLINE row counter_row(const struct counter *c, int first)
 
 		counts[i] = _mm_xor_si128(c->start, _mm_set_epi32((int)__builtin_bswap32(count), 0, 0, 0));
 	}
-	return row_load(counts);
+	return row_gather(counts);
 }
 
 #endif

@@ -158,7 +158,7 @@ INLINE void hash_group(struct hash *h, const struct key_state *k, const uint8_t 
 
 INLINE size_t blocks_of(size_t size)
 {
-	return size / BLOCK + (size % BLOCK != 0);
+	return (size + BLOCK - 1) / BLOCK;
 }
 
 /* Bytes that end `after` blocks before the lengths. */

@@ -25,6 +25,7 @@ enum { WIDE = 8, COUNTED_ROWS = 128 };
 #define row_fold(v)        _mm_xor_si128(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1))
 #define row_of(v)          _mm256_inserti128_si256(_mm256_setzero_si256(), v, 0) /* a cast leaves the other lane undefined */
 #define row_gather(blocks) _mm256_set_m128i((blocks)[1], (blocks)[0])
+#define row_tail(v, next)  (next) /* it has no other blocks */
 #define row_byte_swap(v)   _mm256_shuffle_epi8(v, _mm256_load_si256((const __m256i *)byte_order))
 
 static const _Alignas(32) uint8_t byte_order[32] = {
