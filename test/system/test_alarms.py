@@ -255,7 +255,7 @@ def test_a_volume_that_stays_shut_is_purged():
 
 
 def test_the_countdown_survives_a_restart_and_ends_with_the_key():
-    lab = running_lab(more="purge_after = 12s\n")
+    lab = running_lab(more="purge_after = 10s\n")
     try:
         lab.kek("disable")
         due = lab.wait_state("INACCESSIBLE")["purge_at_ns"]
@@ -267,11 +267,8 @@ def test_the_countdown_survives_a_restart_and_ends_with_the_key():
         # the record follows the state: an agent killed in between counts from its own start
         record = lab.root / "state/gates/demo"
         lab.wait_for(lambda: f"{due}" in record.read_text(), 5, "the countdown on disk")
-        lab.stop()
+        lab.stop()  # of one that is killed no more is left than that record
         assert f"{due}" in record.read_text(), "an orderly stop ended the countdown"
-        lab.start()
-        assert lab.wait_state("INACCESSIBLE")["purge_at_ns"] == due
-        lab.kill()
         lab.start()
         assert lab.wait_state("INACCESSIBLE")["purge_at_ns"] == due
         lab.wait_state("PURGED", timeout=20)
