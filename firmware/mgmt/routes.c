@@ -45,9 +45,10 @@ static const uint64_t silent_after_ns = 5 * 1000000000ull;
 static const uint64_t echo_life_ns = 10 * 1000000000ull;
 static const uint64_t echo_renew_ns = 5 * 1000000000ull;
 
-/* How long the supervisor may take. Attaching waits for the HSM (10 s in UNLOCKING), detaching for the disk. */
+/* How long the supervisor may take. Attaching waits for the HSM (10 s in UNLOCKING), detaching for the disk, and so does revoking
+ * with its answer, not with its deed (5 s). */
 static const unsigned answer_seconds[MG_VERB_COUNT] = {
-	[MG_CREATE] = 120, [MG_ATTACH] = 20, [MG_DETACH] = 20, [MG_REVOKE] = 5, [MG_RESTORE] = 20,
+	[MG_CREATE] = 120, [MG_ATTACH] = 20, [MG_DETACH] = 20, [MG_REVOKE] = 8, [MG_RESTORE] = 20,
 };
 
 static const char *const verb_names[MG_VERB_COUNT] = {

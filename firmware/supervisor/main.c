@@ -145,6 +145,8 @@ static void writer_ready(void *context)
 
 		if (v != NULL)
 			volume_gate_written(v, w.seq, w.error);
+		if (v != NULL && w.error != 0)
+			manage_not_written(&s->agent, v, w.seq);
 	}
 	manage_written(&s->agent);
 }

@@ -23,14 +23,16 @@
 
 enum {
 	PENDING_MAX = 32,
-	DURABLE_WAIT_MS = 1000,
+	DURABLE_WAIT_MS = 5000, /* a busy disk's flush takes seconds; mgmt and the clients wait longer than this */
 	RESTART_MAX_S = 5,
 	AGENT_PUSH_S = 2,
 	STOP_TRIES = 50,
 	LOOK_S = 1,
 	HUNG_S = 5,
 	BIND_TRIES = 40,
-	BIND_WAIT_MS = 50
+	BIND_WAIT_MS = 50,
+	RELEASE_WAIT_MS = 15000, /* a disk may take long for what was acknowledged; mgmt and the clients wait longer than this */
+	RELEASE_LOOK_MS = 20
 };
 
 /* A revoke whose latches are on their way to the disk. */
@@ -44,13 +46,21 @@ struct pending {
 	uint64_t seq[CONFIG_VOLUMES_MAX]; /* 0: not one of them */
 };
 
+/* A detach whose volume is still somebody's: what was acknowledged is written, its process and its device go. */
+struct leaving {
+	uint64_t id;
+	struct volume *volume; /* NULL: a free place */
+	uint64_t until_ns;
+};
+
 struct management {
 	struct agent *agent;
 	struct child child;
 	unsigned failures;
 	uint64_t started_ns, caught_up_ns; /* caught_up: when it was last seen to have read everything */
-	struct timer restart, durable_wait, agent_push, look;
+	struct timer restart, durable_wait, release_look, agent_push, look;
 	struct pending pending[PENDING_MAX];
+	struct leaving leaving[PENDING_MAX];
 };
 
 /* ---- to mgmt ---- */
@@ -177,6 +187,16 @@ void manage_written(struct agent *a)
 			answer_pending(a, &g->pending[i], true);
 }
 
+void manage_not_written(struct agent *a, const struct volume *v, uint64_t seq)
+{
+	struct management *g = a->management;
+
+	for (unsigned i = 0; g != NULL && i < PENDING_MAX; i++)
+		for (unsigned k = 0; k < a->volume_count && g->pending[i].used; k++)
+			if (a->volumes[k] == v && g->pending[i].seq[k] != 0 && g->pending[i].seq[k] <= seq)
+				answer_pending(a, &g->pending[i], false);
+}
+
 static void durable_wait_over(void *context)
 {
 	struct management *g = context;
@@ -292,9 +312,56 @@ static int do_attach(struct agent *a, const struct msg_mg_request *q, struct vol
 	return 0;
 }
 
+/* Nothing of it runs any more; or somebody attached it anew, and the answer is not about that. */
+static bool released(const struct volume *v)
+{
+	return !volume_busy(v) || gate_state_serves(v->gate.state) || v->gate.state == GATE_UNLOCKING;
+}
+
+static void look_at_leaving(void *context)
+{
+	struct management *g = context;
+	uint64_t now = boot_now();
+	bool more = false;
+
+	for (unsigned i = 0; i < PENDING_MAX; i++) {
+		struct leaving *l = &g->leaving[i];
+		const struct volume *v = l->volume;
+
+		if (v == NULL)
+			continue;
+		if (!released(v) && now < l->until_ns) {
+			more = true;
+			continue;
+		}
+		l->volume = NULL;
+		manage_reply(g->agent, l->id, 0, v->gate.seq, false,
+			     released(v) ? ""
+			     : gate_state_has_keys(v->gate.state)
+				     ? "not done yet: the keys are not confirmed wiped; see the status"
+				     : "keys are wiped; what was acknowledged is still being written");
+	}
+	if (more)
+		timer_arm(&g->agent->loop, &g->release_look, now + RELEASE_LOOK_MS * MS_NS);
+}
+
+/* Whoever is told "done" may take the backing store, or start a job: so it is told when they can. */
+static int answer_when_released(struct agent *a, uint64_t id, struct volume *v)
+{
+	struct management *g = a->management;
+
+	for (unsigned i = 0; g != NULL && i < PENDING_MAX && !released(v); i++)
+		if (g->leaving[i].volume == NULL) {
+			g->leaving[i] = (struct leaving){ id, v, boot_now() + RELEASE_WAIT_MS * MS_NS };
+			if (!g->release_look.armed)
+				timer_arm(&a->loop, &g->release_look, boot_now() + RELEASE_LOOK_MS * MS_NS);
+			return ANSWERED;
+		}
+	return 0;
+}
+
 static int do_detach(struct agent *a, const struct msg_mg_request *q, struct volume *v, char *text)
 {
-	(void)a;
 	if (v->gate.state == GATE_LOCKED && v->job == NULL) {
 		snprintf(text, TEXT_MAX_BYTES, "volume %s is not attached", v->config.name);
 		return ERR_STATE;
@@ -302,7 +369,7 @@ static int do_detach(struct agent *a, const struct msg_mg_request *q, struct vol
 	if (v->job == NULL)
 		v->attach_wanted = false;
 	volume_feed(v, EV_DETACH, CAUSE_NONE, q->identity, "");
-	return 0;
+	return answer_when_released(a, q->id, v);
 }
 
 static int do_revoke(struct agent *a, const struct msg_mg_request *q, struct volume *v, char *text)
@@ -523,6 +590,7 @@ int manage_start(struct agent *a)
 	g->child.owner = g;
 	timer_init(&g->restart, restart_due, g);
 	timer_init(&g->durable_wait, durable_wait_over, g);
+	timer_init(&g->release_look, look_at_leaving, g);
 	timer_init(&g->agent_push, agent_push_due, g);
 	timer_init(&g->look, look_due, g);
 	timer_arm(&a->loop, &g->look, boot_now() + LOOK_S * SEC_NS);
@@ -541,6 +609,7 @@ void manage_stop(struct agent *a)
 	a->management = NULL;
 	timer_disarm(&a->loop, &g->restart);
 	timer_disarm(&a->loop, &g->durable_wait);
+	timer_disarm(&a->loop, &g->release_look);
 	timer_disarm(&a->loop, &g->agent_push);
 	timer_disarm(&a->loop, &g->look);
 	for (int i = 0; i < STOP_TRIES && !child_kill_and_reap(&g->child); i++)

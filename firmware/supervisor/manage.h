@@ -24,8 +24,9 @@ void manage_revoke(struct agent *a, const char *volume, const char *identity, ui
 /* Whoever waits for a context's answer no longer does. */
 void manage_forget(struct agent *a, const void *context);
 
-/* Gate records were written. */
+/* Gate records were written; one was not: who waits for it hears so at once, though it is tried again. */
 void manage_written(struct agent *a);
+void manage_not_written(struct agent *a, const struct volume *v, uint64_t seq);
 
 /* To mgmt, if it is there. */
 void manage_reply(struct agent *a, uint64_t id, int error, uint64_t seq, bool durable, const char *text);

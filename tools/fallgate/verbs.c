@@ -47,7 +47,7 @@ static const struct order orders[VERB_COUNT] = {
 	[VERB_CREATE] = { .seconds = 125 },
 	[VERB_ATTACH] = { .suffix = "/attach", .guarded = true, .seconds = 25 },
 	[VERB_DETACH] = { .suffix = "/detach", .seconds = 25 },
-	[VERB_REVOKE] = { .suffix = "/revoke", .seconds = 10 },
+	[VERB_REVOKE] = { .suffix = "/revoke", .seconds = 15 },
 	[VERB_RESTORE] = { .suffix = "/restore", .guarded = true, .seconds = 25 },
 };
 
