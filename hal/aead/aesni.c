@@ -17,4 +17,4 @@ static bool usable(void)
 	return __builtin_cpu_supports("aes") && __builtin_cpu_supports("pclmul") && __builtin_cpu_supports("avx");
 }
 
-const struct aead_kernel aead_aesni = AEAD_ROWS_KERNEL("aesni", usable);
+const struct aead_kernel aead_aesni = AEAD_KERNEL("aesni", usable);

@@ -101,4 +101,4 @@ static bool usable(void)
 	return __builtin_cpu_supports("aes") && __builtin_cpu_supports("pclmul") && __builtin_cpu_supports("ssse3");
 }
 
-const struct aead_kernel aead_aesni_sse = AEAD_ROWS_KERNEL("aesni_sse", usable);
+const struct aead_kernel aead_aesni_sse = AEAD_KERNEL("aesni_sse", usable);

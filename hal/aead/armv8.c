@@ -375,25 +375,6 @@ APART static size_t open_items(const struct armv8_state *k, struct aead_item *it
 	return aead_conclude(items, count);
 }
 
-static void seal_run(const void *state, struct aead_item *items, size_t count)
-{
-	aead_check_lengths(items, count);
-	seal_items(state, items, count);
-	aead_clear_registers();
-	aead_wipe_stack(AEAD_STACK_ONE);
-}
-
-static size_t open_run(const void *state, struct aead_item *items, size_t count)
-{
-	size_t bad;
-
-	aead_check_lengths(items, count);
-	bad = open_items(state, items, count);
-	aead_clear_registers();
-	aead_wipe_stack(AEAD_STACK_ONE);
-	return bad;
-}
-
 /* SubWord: a word in all four columns is not changed by the shift of rows that AESE does too. */
 INLINE uint32_t sub_word(uint32_t w)
 {
@@ -453,23 +434,9 @@ APART static void expand_apart(struct armv8_state *k, const uint8_t *raw)
 	expand_powers(k);
 }
 
-static void expand(void *state, const uint8_t key[AEAD_KEY_BYTES])
-{
-	expand_apart(state, key);
-	aead_clear_registers();
-	aead_wipe_stack(AEAD_STACK_ONE);
-}
-
 APART static void encrypt_apart(const struct armv8_state *k, uint8_t *out, const uint8_t *in)
 {
 	store(out, encrypt(k, load(in)));
-}
-
-static void encrypt_block(const void *state, uint8_t out[16], const uint8_t in[16])
-{
-	encrypt_apart(state, out, in);
-	aead_clear_registers();
-	aead_wipe_stack(AEAD_STACK_ONE);
 }
 
 static bool usable(void)
@@ -479,12 +446,8 @@ static bool usable(void)
 	return (getauxval(AT_HWCAP) & wanted) == wanted;
 }
 
-const struct aead_kernel aead_armv8 = {
-	.name = "armv8",
-	.key_state_size = KEY_STATE_SIZE,
-	.usable = usable,
-	.expand = expand,
-	.encrypt_block = encrypt_block,
-	.seal_run = seal_run,
-	.open_run = open_run,
-};
+enum { STACK = AEAD_STACK_ONE };
+
+#include "entries.h"
+
+const struct aead_kernel aead_armv8 = AEAD_KERNEL("armv8", usable);

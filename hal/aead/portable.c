@@ -339,25 +339,6 @@ APART static size_t open_items(const struct portable_state *k, struct aead_item 
 	return bad;
 }
 
-static void seal_run(const void *state, struct aead_item *items, size_t count)
-{
-	aead_check_lengths(items, count);
-	seal_items(state, items, count);
-	aead_clear_registers();
-	aead_wipe_stack(AEAD_STACK_MAX);
-}
-
-static size_t open_run(const void *state, struct aead_item *items, size_t count)
-{
-	size_t bad;
-
-	aead_check_lengths(items, count);
-	bad = open_items(state, items, count);
-	aead_clear_registers();
-	aead_wipe_stack(AEAD_STACK_MAX);
-	return bad;
-}
-
 /* SubWord: each of the four bytes keeps its place in the word, a bit of each in every plane, and only lane 0 counts. */
 static uint32_t sub_word(uint32_t x)
 {
@@ -406,23 +387,9 @@ APART static void expand_apart(struct portable_state *k, const uint8_t *key)
 	k->hash_low = (low << 1) ^ (top & 1);
 }
 
-static void expand(void *state, const uint8_t key[AEAD_KEY_BYTES])
-{
-	expand_apart(state, key);
-	aead_clear_registers();
-	aead_wipe_stack(AEAD_STACK_MAX);
-}
-
 APART static void encrypt_apart(const struct portable_state *k, uint8_t *out, const uint8_t *in)
 {
 	encrypt_one(k, out, in);
-}
-
-static void encrypt_block(const void *state, uint8_t out[16], const uint8_t in[16])
-{
-	encrypt_apart(state, out, in);
-	aead_clear_registers();
-	aead_wipe_stack(AEAD_STACK_MAX);
 }
 
 static bool usable(void)
@@ -430,12 +397,8 @@ static bool usable(void)
 	return true;
 }
 
-const struct aead_kernel aead_portable = {
-	.name = "portable",
-	.key_state_size = KEY_STATE_SIZE,
-	.usable = usable,
-	.expand = expand,
-	.encrypt_block = encrypt_block,
-	.seal_run = seal_run,
-	.open_run = open_run,
-};
+enum { STACK = AEAD_STACK_MAX };
+
+#include "entries.h"
+
+const struct aead_kernel aead_portable = AEAD_KERNEL("portable", usable);

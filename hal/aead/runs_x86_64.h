@@ -228,25 +228,6 @@ APART static size_t open_items(const struct key_state *k, struct aead_item *item
 	return aead_conclude(items, count);
 }
 
-static void seal_run(const void *state, struct aead_item *items, size_t count)
-{
-	aead_check_lengths(items, count);
-	seal_items(state, items, count);
-	aead_clear_registers();
-	aead_wipe_stack(AEAD_STACK_ONE);
-}
-
-static size_t open_run(const void *state, struct aead_item *items, size_t count)
-{
-	size_t bad;
-
-	aead_check_lengths(items, count);
-	bad = open_items(state, items, count);
-	aead_clear_registers();
-	aead_wipe_stack(AEAD_STACK_ONE);
-	return bad;
-}
-
 INLINE void *power(struct key_state *k, int exponent)
 {
 	return &k->powers[END + 1 - exponent];
@@ -291,29 +272,13 @@ APART static void expand_apart(struct key_state *k, const uint8_t *raw)
 	make_counted(k);
 }
 
-static void expand(void *state, const uint8_t key[AEAD_KEY_BYTES])
-{
-	expand_apart(state, key);
-	aead_clear_registers();
-	aead_wipe_stack(AEAD_STACK_ONE);
-}
-
 APART static void encrypt_apart(const struct key_state *k, uint8_t *out, const uint8_t *in)
 {
 	_mm_storeu_si128((__m128i *)out, encrypt(k, _mm_loadu_si128((const __m128i *)in)));
 }
 
-static void encrypt_block(const void *state, uint8_t out[16], const uint8_t in[16])
-{
-	encrypt_apart(state, out, in);
-	aead_clear_registers();
-	aead_wipe_stack(AEAD_STACK_ONE);
-}
+enum { STACK = AEAD_STACK_ONE };
 
-#define AEAD_ROWS_KERNEL(kernel_name, is_usable)                                                                                 \
-	{                                                                                                                        \
-		.name = kernel_name, .key_state_size = KEY_STATE_SIZE, .usable = is_usable, .expand = expand,                    \
-		.encrypt_block = encrypt_block, .seal_run = seal_run, .open_run = open_run                                       \
-	}
+#include "entries.h"
 
 #endif

@@ -74,4 +74,4 @@ static inline __attribute__((always_inline)) void row_store_part(uint8_t *bytes,
 #include "step_vex_x86_64.h"
 #include "runs_x86_64.h"
 
-const struct aead_kernel aead_vaes256 = AEAD_ROWS_KERNEL("vaes256", aead_has_vaes256);
+const struct aead_kernel aead_vaes256 = AEAD_KERNEL("vaes256", aead_has_vaes256);

@@ -140,4 +140,4 @@ INLINE void step(const struct key_state *k, struct counter *c, const uint8_t *in
 
 #include "runs_x86_64.h"
 
-const struct aead_kernel aead_vaes512 = AEAD_ROWS_KERNEL("vaes512", aead_has_vaes512);
+const struct aead_kernel aead_vaes512 = AEAD_KERNEL("vaes512", aead_has_vaes512);

@@ -157,7 +157,7 @@ if(NOT CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$" AND NOT FALLGATE_SANIT
 			COMMAND ${AEAD_ARM_GCC} ${common} -Wframe-larger-than=1024 -march=armv8-a+crypto -c ${own}/armv8.c -o ${armv8}
 			COMMAND ${AEAD_ARM_GCC} ${common} -static ${sources} ${armv8} -o ${program}
 			WORKING_DIRECTORY ${CMAKE_CURRENT_SOURCE_DIR}
-			DEPENDS ${own}/armv8.c ${own}/kernel.h aead_registers.h ${sources} VERBATIM)
+			DEPENDS ${own}/armv8.c ${own}/entries.h ${own}/kernel.h aead_registers.h ${sources} VERBATIM)
 		add_custom_target(aead_cross ALL DEPENDS ${program})
 		add_test(NAME aead_cross-armv8 COMMAND ${AEAD_ARM_QEMU} ${program} armv8)
 	else()
