@@ -122,6 +122,7 @@ static void exec_server(void)
 {
 	char pid[16], plugin[256];
 	const char *preload = getenv("FALLGATE_TEST_PRELOAD"), *memory = getenv("FALLGATE_SECRET_MEMORY");
+	const char *tsan = getenv("TSAN_OPTIONS");
 
 	clearenv();
 	setenv("PATH", "/usr/bin:/bin:/usr/sbin:/sbin", 1);
@@ -132,6 +133,7 @@ static void exec_server(void)
 	if (preload != NULL) {
 		setenv("LD_PRELOAD", preload, 1);
 		setenv("ASAN_OPTIONS", "detect_leaks=0", 1);
+		setenv("TSAN_OPTIONS", tsan != NULL ? tsan : "", 1);
 	}
 	snprintf(pid, sizeof pid, "%d", (int)getpid());
 	setenv("LISTEN_FDS", "1", 1);

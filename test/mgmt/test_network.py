@@ -473,7 +473,8 @@ def test_a_session_that_goes_takes_its_requests_along(agent):
 
 def test_it_stands_behind_its_walls(agent):
     status = dict(line.split(":\t", 1) for line in pathlib.Path(f"/proc/{agent.pid}/status").read_text().splitlines() if ":\t" in line)
-    sanitized = b"__asan_init" in (BUILD / "bin/fallgate-mgmt").read_bytes()
+    program = (BUILD / "bin/fallgate-mgmt").read_bytes()
+    sanitized = b"__asan_init" in program or b"__tsan_init" in program
     assert status["NoNewPrivs"].strip() == "1"
     assert status["Seccomp"].strip() == ("0" if sanitized else "2")
     kinds = sorted(os.readlink(f"/proc/{agent.pid}/fd/{fd}").split(":")[0] for fd in os.listdir(f"/proc/{agent.pid}/fd"))
