@@ -22,6 +22,7 @@
 #include "manage.h"
 #include "randomness.h"
 #include "permit.h"
+#include "pin.h"
 #include "tpm.h"
 #include "volume.h"
 
@@ -200,7 +201,7 @@ static void sealed(void *context, const struct msg_tp_reply *r, int *page_fd)
 	snprintf(text, sizeof text, "not sealed: %.200s", r->text);
 	if (e == 0) {
 		memcpy(record.blob, r->sealed, sizeof record.blob);
-		e = kek_pin_sealed(k, &record);
+		e = pin_seal(kek_pin(k), &record);
 		snprintf(text, sizeof text, "%s",
 			 e == 0 ? "sealed to this boot state; a PIN file of this KEK can be removed now"
 				: "not sealed: the record could not be written; make room in the state directory");
@@ -222,7 +223,7 @@ static const char *cannot_seal(const struct console *console, const struct kek *
 		return "there is no such [kek NAME] in the configuration";
 	if (console->agent->config.tpm[0] == '\0')
 		return "the configuration names no TPM: tpm = /dev/tpmrm0 in [agent]";
-	if (!kek_seals_pin(k))
+	if (!pin_is_sealed(kek_pin(k)))
 		return "this KEK takes its PIN from elsewhere: write pin-source=tpm: into its uri first, "
 		       "and start the agent anew";
 	if (console->sealing.ask != NULL)

@@ -1,6 +1,5 @@
-/* One KEK: its pins, its prober, its PIN. What must hold: while a volume hangs on it, it is probed every interval, every n-th
- * time in a fresh process, and each verdict reaches every one of its volumes; a PIN that was refused, or whose result nobody saw,
- * is not tried again until its file changes. */
+/* One KEK: its pins, its prober, its PIN (pin.h). What must hold: while a volume hangs on it, it is probed every interval, every
+ * n-th time in a fresh process, and each verdict reaches every one of its volumes. */
 #ifndef FALLGATE_SUPERVISOR_KEK_H
 #define FALLGATE_SUPERVISOR_KEK_H
 
@@ -13,6 +12,7 @@
 
 struct agent;
 struct kek;
+struct pin;
 
 /* Reads its records. 0 or ERR_NOMEM. A KEK without record is one to be enrolled at a volume's creation. */
 int kek_create(struct kek **out, struct agent *a, const struct kek_config *config);
@@ -22,6 +22,7 @@ const struct kek_config *kek_config(const struct kek *k);
 const struct kek_record *kek_pins(const struct kek *k); /* NULL: not enrolled */
 bool kek_damaged(const struct kek *k);                  /* there is a record, and it is not believed */
 bool kek_software_token(const struct kek *k);
+struct pin *kek_pin(const struct kek *k);
 struct kek *kek_find(struct agent *a, const char *name);
 
 /* Pins what was proven. 0 or ERR_* (not durable: not enrolled). */
@@ -46,27 +47,7 @@ uint64_t kek_last_good(const struct kek *k); /* CLOCK_BOOTTIME of its beginning;
 /* start of the last good proof + outage budget + grace; 0: none yet */
 uint64_t kek_proof_deadline(const struct kek *k);
 
-/* ---- for sessions ---- */
+/* What its token said of itself when it was opened. */
 void kek_note_opened(struct kek *k, const struct msg_hsm_opened *o);
-/* An untried PIN, or one whose last good login is a while ago, is tried by one process at a time: a session that may come to try
- * it takes the turn before it starts. false: it is another's turn. *turn: whether this session has it; kek_pin_end and
- * kek_pin_abandon give it back. */
-bool kek_pin_turn(struct kek *k, bool *turn);
-/* Whether its PIN can be had now. false: a TPM is unsealing it; again soon. */
-bool kek_pin_ready(struct kek *k);
-/* Why it cannot be had, as the verdict that this is; false: nothing is wrong. */
-bool kek_pin_fault(const struct kek *k, struct judgement *j);
-/* Another PIN was sealed for it. 0 or ERR_* (not durable: the old one stands). */
-int kek_pin_sealed(struct kek *k, const struct sealed_record *sealed);
-bool kek_seals_pin(const struct kek *k);
-/* A PIN from a TPM was let go since this session asked for its turn. */
-bool kek_pin_gone(const struct kek *k);
-/* May log in; *fd: the PIN file, or the page that a TPM unsealed it to, or -1; *renewed: a new PIN after one that was refused. */
-bool kek_pin_begin(struct kek *k, bool turn, int *fd, bool *renewed);
-/* Why kek_pin_begin had no file to hand over, as one line with what to do; NULL: it had, or another reason not to. */
-const char *kek_pin_trouble(const struct kek *k);
-void kek_pin_end(struct kek *k, bool *turn, bool refused, bool good);
-void kek_pin_refused(struct kek *k);
-void kek_pin_abandon(struct kek *k, bool *turn); /* nobody saw the result, if it was tried */
 
 #endif

@@ -14,6 +14,7 @@
 #include "hal/sandbox.h"
 #include "kek.h"
 #include "manage.h"
+#include "pin.h"
 #include "randomness.h"
 #include "tpm.h"
 #include "volume.h"
@@ -148,7 +149,7 @@ static void look_at_tpm(const struct agent *a, struct msg_mg_agent *out)
 	if (tpm_posture(a, &good, text, sizeof text))
 		line(out, good, "%s", text);
 	for (unsigned i = 0; i < a->kek_count; i++)
-		if (kek_seals_pin(a->keks[i]))
+		if (pin_is_sealed(kek_pin(a->keks[i])))
 			line(out, true, "the PIN of KEK %s is sealed to the boot state", kek_config(a->keks[i])->name);
 }
 

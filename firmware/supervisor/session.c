@@ -13,6 +13,7 @@
 #include "challenge.h"
 #include "hal/entropy.h"
 #include "kek.h"
+#include "pin.h"
 
 enum { CLOSE_MS = 500 };
 
@@ -40,7 +41,7 @@ static void tell_fault(struct session *s)
 
 	s->faulted = false;
 	s->silent = true;
-	if (!kek_pin_fault(s->kek, &j))
+	if (!pin_fault(kek_pin(s->kek), &j))
 		judge_lost(&j, "the PIN was sealed anew");
 	s->events->result(s->owner, s, SESSION_OPENED, &j);
 }
@@ -75,7 +76,7 @@ static void deadline_passed(void *context)
 	log_warning("%s", text);
 	s->silent = true;
 	child_kill_and_reap(&s->child);
-	kek_pin_abandon(s->kek, &s->pin_turn);
+	pin_abandon(kek_pin(s->kek), &s->pin_turn);
 	lose(s, stage, text);
 }
 
@@ -104,7 +105,7 @@ static void on_hello(void *owner, struct child *c)
 
 	if (s->silent)
 		return; /* it will read that it is to leave */
-	if (kek_pin_gone(s->kek)) {
+	if (pin_gone(kek_pin(s->kek))) {
 		child_kill(c, "its PIN was sealed anew meanwhile");
 		return;
 	}
@@ -112,9 +113,9 @@ static void on_hello(void *owner, struct child *c)
 	strcpy(m.body.hsm_open.module, k->module);
 	strcpy(m.body.hsm_open.init_args, k->init_args);
 	strcpy(m.body.hsm_open.uri, k->uri);
-	m.body.hsm_open.login_allowed = kek_pin_begin(s->kek, s->pin_turn, &fd, &m.body.hsm_open.pin_renewed);
+	m.body.hsm_open.login_allowed = pin_begin(kek_pin(s->kek), s->pin_turn, &fd, &m.body.hsm_open.pin_renewed);
 	s->pin_withheld = !m.body.hsm_open.login_allowed;
-	m.body.hsm_open.pin_in_page = fd >= 0 && kek_seals_pin(s->kek);
+	m.body.hsm_open.pin_in_page = fd >= 0 && pin_is_sealed(kek_pin(s->kek));
 	if (ask(s, &m, &fd, fd >= 0 ? 1 : 0, STAGE_OPENING) != 0)
 		child_kill(c, NULL);
 	if (fd >= 0)
@@ -126,12 +127,12 @@ static void take_opened(struct session *s, const struct message *m)
 	struct judgement j;
 
 	s->opened = m->body.hsm_opened;
-	kek_pin_end(s->kek, &s->pin_turn, s->opened.login_refused, s->opened.verdict == VERDICT_GOOD);
+	pin_end(kek_pin(s->kek), &s->pin_turn, s->opened.login_refused, s->opened.verdict == VERDICT_GOOD);
 	kek_note_opened(s->kek, &s->opened);
 	judge_opened(&j, s->pins, &s->opened, time(NULL));
 	/* The process knows no more than that it was given no PIN. */
-	if (s->pin_withheld && j.cause == CAUSE_ACCESS_REVOKED && kek_pin_trouble(s->kek) != NULL)
-		snprintf(j.text, sizeof j.text, "%s", kek_pin_trouble(s->kek));
+	if (s->pin_withheld && j.cause == CAUSE_ACCESS_REVOKED && pin_trouble(kek_pin(s->kek)) != NULL)
+		snprintf(j.text, sizeof j.text, "%s", pin_trouble(kek_pin(s->kek)));
 	s->events->result(s->owner, s, SESSION_OPENED, &j);
 }
 
@@ -141,7 +142,7 @@ static void take_verdict(struct session *s, const struct message *m, enum stage 
 
 	s->verdict = m->body.hsm_verdict;
 	if (s->verdict.login_refused)
-		kek_pin_refused(s->kek);
+		pin_refused(kek_pin(s->kek));
 	if (stage == STAGE_TICKET) {
 		judge_ticket(&j, &s->verdict);
 		s->child.stage = STAGE_SPENT; /* and now it ends, or is ended */
@@ -163,9 +164,10 @@ static void on_message(void *owner, struct child *c, const struct message *m, in
 	(void)fds;
 	(void)count;
 	if (s->silent && m->type == MSG_HSM_OPENED)
-		kek_pin_end(s->kek, &s->pin_turn, m->body.hsm_opened.login_refused, m->body.hsm_opened.verdict == VERDICT_GOOD);
+		pin_end(kek_pin(s->kek), &s->pin_turn, m->body.hsm_opened.login_refused,
+			m->body.hsm_opened.verdict == VERDICT_GOOD);
 	if (s->silent && m->type == MSG_HSM_VERDICT && m->body.hsm_verdict.login_refused)
-		kek_pin_refused(s->kek);
+		pin_refused(kek_pin(s->kek));
 	if (!s->asked || m->nonce != s->nonce)
 		return; /* late: dropped */
 	timer_disarm(&s->agent->loop, &s->deadline);
@@ -184,7 +186,7 @@ static void on_death(void *owner, struct child *c, int status)
 	char text[TEXT_MAX_BYTES];
 
 	timer_disarm(&s->agent->loop, &s->deadline);
-	kek_pin_abandon(s->kek, &s->pin_turn);
+	pin_abandon(kek_pin(s->kek), &s->pin_turn);
 	if (s->silent) {
 		s->events->ended(s->owner, s, false);
 		return;
@@ -236,16 +238,16 @@ int session_start(struct session *s, const struct kek_record *pins, int dataplan
 	struct judgement fault;
 	int r;
 
-	if (s->child.alive || s->faulted || !kek_pin_ready(s->kek))
+	if (s->child.alive || s->faulted || !pin_ready(kek_pin(s->kek)))
 		return ERR_BUSY;
-	if (kek_pin_fault(s->kek, &fault)) {
+	if (pin_fault(kek_pin(s->kek), &fault)) {
 		s->pins = pins;
 		s->silent = s->asked = s->ticketed = false;
 		s->faulted = true;
 		timer_arm(&s->agent->loop, &s->deadline, 0);
 		return 0;
 	}
-	if (!kek_pin_turn(s->kek, &s->pin_turn))
+	if (!pin_turn(kek_pin(s->kek), &s->pin_turn))
 		return ERR_BUSY;
 	snprintf(program, sizeof program, "%s/fallgate-hsm", s->agent->config.libexec_dir);
 	for (unsigned i = 0; i < k->environment_count; i++)
@@ -256,7 +258,7 @@ int session_start(struct session *s, const struct kek_record *pins, int dataplan
 	s->probes = 0;
 	r = child_start(&s->child, &plan);
 	if (r != 0) {
-		kek_pin_abandon(s->kek, &s->pin_turn);
+		pin_abandon(kek_pin(s->kek), &s->pin_turn);
 		return r;
 	}
 	s->asked = true; /* HELLO has the same time as an answer */
@@ -332,7 +334,8 @@ bool session_kill(struct session *s)
 	s->silent = true;
 	s->asked = s->faulted = false;
 	gone = child_kill_and_reap(&s->child);
-	kek_pin_abandon(s->kek, &s->pin_turn);
+	if (s->pin_turn) /* else it may have no KEK either: a volume whose file came later */
+		pin_abandon(kek_pin(s->kek), &s->pin_turn);
 	explicit_bzero(s->challenge, sizeof s->challenge);
 	return gone;
 }

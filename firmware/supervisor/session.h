@@ -1,6 +1,6 @@
 /* One conversation with one hsm process: open, prove, and, in a one-shot, one ticket. What must hold: every question has a
  * deadline, at which the process is killed and reaped; each question is answered to the owner exactly once, lost ones as
- * ambiguous; a PIN is handed over only as kek_pin_turn and kek_pin_begin allow; a process that is in its login is not killed
+ * ambiguous; a PIN is handed over only as pin_turn and pin_begin allow; a process that is in its login is not killed
  * before its time, if nothing hangs on that (a software token may not survive it). */
 #ifndef FALLGATE_SUPERVISOR_SESSION_H
 #define FALLGATE_SUPERVISOR_SESSION_H
