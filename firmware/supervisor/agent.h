@@ -16,6 +16,7 @@ struct indication;
 struct credentials;
 struct kek;
 struct management;
+struct mgmt;
 struct tamper_line;
 struct tpm_state;
 struct volume;
@@ -34,6 +35,7 @@ struct agent {
 	unsigned volume_count;
 	struct credentials *credentials;
 	struct management *management;
+	struct mgmt *mgmt; /* NULL: there is none */
 	struct console *console;
 	struct tamper_line *tamper;
 	struct tpm_state *tpm; /* NULL: nothing was asked of it yet */

@@ -16,7 +16,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "children.h"
-#include "manage.h"
+#include "mgmt.h"
 #include "volume.h"
 
 enum { DATAGRAM_BYTES = 2048, RESTART_MS = 1000, END_MS = 500, MOUNT_LIMIT_S = 30 };
@@ -183,7 +183,7 @@ void alerts_queue(struct volume *v, const struct gate *before, enum gate_event e
 		send_entry(agent->alerts, v, before, event);
 	if (agent->config.alert_program[0] != '\0')
 		run_hook(v, before, event, HOOK_ALERT_PROGRAM, agent->config.alert_program);
-	manage_push_volume(agent, v);
+	mgmt_push_volume(agent, v);
 }
 
 void alerts_mount_hook(struct volume *v)

@@ -20,6 +20,7 @@
 #include "job.h"
 #include "kek.h"
 #include "manage.h"
+#include "mgmt.h"
 #include "randomness.h"
 #include "permit.h"
 #include "pin.h"
@@ -104,7 +105,7 @@ static void enroll(struct connection *c, const struct message *q)
 	if (e == 0) {
 		log_notice("console: %s enrolled as %s", r->identity, text);
 		audit(a, "enrolled", r->identity, text);
-		manage_push_credential(a, r->identity, r->role, m.body.con_reply.psk);
+		mgmt_push_credential(a, r->identity, r->role, m.body.con_reply.psk);
 		manage_address(a, m.body.con_reply.coap_address, sizeof m.body.con_reply.coap_address);
 	}
 	snprintf(text, sizeof text, "is enrolled%s%s", place, before != USER_NONE ? ", whose key no longer works" : "");
@@ -124,7 +125,7 @@ static void remove_identity(struct connection *c, const struct message *q)
 	if (e == 0) {
 		log_notice("console: %s removed", identity);
 		audit(a, "removed", identity, "");
-		manage_push_credential(a, identity, USER_NONE, NULL);
+		mgmt_push_credential(a, identity, USER_NONE, NULL);
 	}
 	message_init(&m, MSG_CON_REPLY, q->nonce);
 	reply(c, &m, q->nonce, e,

@@ -19,7 +19,7 @@
 #include "hal/entropy.h"
 #include "job.h"
 #include "kek.h"
-#include "manage.h"
+#include "mgmt.h"
 #include "randomness.h"
 #include "volume.h"
 
@@ -92,7 +92,7 @@ static void finish(struct creation *c, int error, const char *text)
 	close_fd(&c->hsm_fd);
 	log_line(error == 0 ? LOG_LEVEL_NOTICE : LOG_LEVEL_ERROR, "volume %s: creation for %s: %s%s%s", c->config.name,
 		 c->request.identity, error == 0 ? "done" : error_text(error), text[0] != '\0' ? ": " : "", text);
-	manage_reply(c->agent, c->request.id, error, v != NULL ? v->gate.seq : 0, error == 0, text);
+	mgmt_reply(c->agent, c->request.id, error, v != NULL ? v->gate.seq : 0, error == 0, text);
 	timer_init(&c->again, reap_all, c);
 	timer_arm(&c->agent->loop, &c->again, 0);
 }
@@ -148,11 +148,11 @@ static void adopt(struct creation *c)
 	snprintf(v->identity, sizeof v->identity, "%s", c->request.identity);
 	volume_audit(v, "created", v->gate.state, "");
 	volume_write_gate(v);
-	manage_push_volume(a, v); /* who is told that it is made, and asks then, finds it made */
+	mgmt_push_volume(a, v); /* who is told that it is made, and asks then, finds it made */
 	finish(c, 0, v->gate.latched ? "created; the gate is latched: an officer's restore opens it" : "created");
 	if (c->config.attach_auto && v->gate.state == GATE_LOCKED)
 		volume_feed(v, EV_ATTACH, CAUSE_NONE, c->request.identity, NULL);
-	manage_push_volume(a, v);
+	mgmt_push_volume(a, v);
 }
 
 static void check_done(struct creation *c)

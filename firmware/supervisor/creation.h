@@ -9,7 +9,7 @@
 
 struct agent;
 
-/* 0: under way, manage_reply comes later. Else the error, text says why. */
+/* 0: under way, mgmt_reply comes later. Else the error, text says why. */
 int creation_begin(struct agent *a, const struct msg_mg_request *request, char text[static TEXT_MAX_BYTES]);
 
 /* A revoke, or a tamper, while `volume` (empty: whichever it is) is being made: it is latched when it is there, and the latch is

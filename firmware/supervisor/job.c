@@ -14,7 +14,7 @@
 #include "base/log.h"
 #include "hal/entropy.h"
 #include "kek.h"
-#include "manage.h"
+#include "mgmt.h"
 #include "volume.h"
 
 enum {
@@ -159,7 +159,7 @@ static void wind_up(struct job *j)
 	audit_end(j);
 	free_job(j);
 	v->text[0] = '\0';
-	manage_push_volume(a, v);
+	mgmt_push_volume(a, v);
 	if (done != NULL)
 		done(context, nonce, &d);
 }
@@ -772,7 +772,7 @@ int job_begin(struct agent *a, const struct job_request *q, job_done *done, char
 	log_notice("volume %s: job for %s: %s", v->config.name, q->identity, verb);
 	audit(a, "job-begun", v->config.name, q->identity, verb, NULL);
 	snprintf(v->text, sizeof v->text, "a job is under way: %s, by %s", verb, q->identity);
-	manage_push_volume(a, v);
+	mgmt_push_volume(a, v);
 	arm(j, &j->setup, SETUP_S * SEC_NS);
 	arm(j, &j->tick, TICK_MS * MS_NS);
 	if (opening_start(&j->opening, a, &v->config, writes(j->verb, &j->options) ? OPENING_WRITE : OPENING_READ, backing_opened,

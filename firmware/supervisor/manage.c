@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -15,9 +14,9 @@
 #include "agent.h"
 #include "base/error.h"
 #include "base/log.h"
-#include "children.h"
 #include "creation.h"
 #include "credentials.h"
+#include "mgmt.h"
 #include "volume.h"
 #include "wallclock.h"
 
@@ -55,108 +54,13 @@ struct leaving {
 
 struct management {
 	struct agent *agent;
-	struct child child;
+	struct mgmt mgmt;
 	unsigned failures;
-	uint64_t started_ns, caught_up_ns; /* caught_up: when it was last seen to have read everything */
+	uint64_t started_ns;
 	struct timer restart, durable_wait, release_look, agent_push, look;
 	struct pending pending[PENDING_MAX];
 	struct leaving leaving[PENDING_MAX];
 };
-
-/* ---- to mgmt ---- */
-
-/* Before each message, and once a second: a full channel alone would take minutes to show that nobody reads it. */
-static void look_at_channel(struct management *g)
-{
-	int unread = 0;
-
-	/* SIOCOUTQ, which no header of libc has, is the same number */
-	if (!g->child.alive || ioctl(g->child.channel.fd, TIOCOUTQ, &unread) != 0 || unread == 0)
-		g->caught_up_ns = boot_now();
-}
-
-/* Without mgmt nobody revokes from afar: one that hangs is replaced like one that died. */
-static void look_due(void *context)
-{
-	struct management *g = context;
-
-	look_at_channel(g);
-	if (boot_now() - g->caught_up_ns > HUNG_S * SEC_NS)
-		child_kill(&g->child, "it does not read its channel");
-	timer_arm(&g->agent->loop, &g->look, boot_now() + LOOK_S * SEC_NS);
-}
-
-/* A full channel drops a status, never an answer: the status is told again within a second; an answer that cannot be given kills.
- * false: dropped. Who is not there yet is told everything at its hello. */
-static bool tell(struct agent *a, const struct message *m, bool answer)
-{
-	struct management *g = a->management;
-
-	if (g == NULL || !g->child.alive || g->child.stage != STAGE_TALKING)
-		return true;
-	look_at_channel(g);
-	if (channel_send(&g->child.channel, m, NULL, 0) == 0)
-		return true;
-	if (answer)
-		child_kill(&g->child, "it does not take its answers");
-	return false;
-}
-
-void manage_reply(struct agent *a, uint64_t id, int error, uint64_t seq, bool durable, const char *text)
-{
-	struct message m;
-
-	message_init(&m, MSG_MG_REPLY, id);
-	m.body.mg_reply.id = id;
-	m.body.mg_reply.error = error;
-	m.body.mg_reply.gate_seq = seq;
-	m.body.mg_reply.durable = durable;
-	log_printable(m.body.mg_reply.text, sizeof m.body.mg_reply.text, text);
-	tell(a, &m, true);
-}
-
-void manage_push_volume(struct agent *a, struct volume *v)
-{
-	struct message m;
-
-	message_init(&m, MSG_MG_VOLUME, 0);
-	volume_status(v, &m.body.mg_volume);
-	v->untold = !tell(a, &m, false);
-}
-
-void manage_push_agent(struct agent *a)
-{
-	struct message m;
-
-	message_init(&m, MSG_MG_AGENT, 0);
-	posture_fill(a, &m.body.mg_agent);
-	tell(a, &m, false);
-}
-
-void manage_push_credential(struct agent *a, const char *identity, enum role role, const uint8_t psk[PSK_BYTES])
-{
-	struct message m;
-
-	message_init(&m, MSG_MG_CREDENTIAL, 0);
-	snprintf(m.body.mg_credential.identity, sizeof m.body.mg_credential.identity, "%s", identity);
-	m.body.mg_credential.role = (uint8_t)role;
-	if (psk != NULL)
-		memcpy(m.body.mg_credential.psk, psk, PSK_BYTES);
-	tell(a, &m, true); /* a credential that was removed must not stay: mgmt is started anew then */
-	explicit_bzero(&m, sizeof m);
-}
-
-static void push_one_credential(void *context, const struct msg_mg_credential *one)
-{
-	manage_push_credential(context, one->identity, one->role, one->psk);
-}
-
-void manage_address(const struct agent *a, char *out, size_t size)
-{
-	const struct config *c = &a->config;
-
-	snprintf(out, size, strchr(c->coap_address, ':') != NULL ? "[%.45s]:%u" : "%.45s:%u", c->coap_address, c->coap_port);
-}
 
 /* ---- revoke ---- */
 
@@ -276,7 +180,7 @@ void manage_forget(struct agent *a, const void *context)
 
 static void reply_revoked(void *context, uint64_t id, int error, uint64_t seq, bool durable, const char *text)
 {
-	manage_reply(context, id, error, seq, durable, text);
+	mgmt_reply(context, id, error, seq, durable, text);
 }
 
 /* ERR_NONE and later: the verb answers by itself. */
@@ -335,11 +239,10 @@ static void look_at_leaving(void *context)
 			continue;
 		}
 		l->volume = NULL;
-		manage_reply(g->agent, l->id, 0, v->gate.seq, false,
-			     released(v) ? ""
-			     : gate_state_has_keys(v->gate.state)
-				     ? "not done yet: the keys are not confirmed wiped; see the status"
-				     : "keys are wiped; what was acknowledged is still being written");
+		mgmt_reply(g->agent, l->id, 0, v->gate.seq, false,
+			   released(v)                          ? ""
+			   : gate_state_has_keys(v->gate.state) ? "not done yet: the keys are not confirmed wiped; see the status"
+								: "keys are wiped; what was acknowledged is still being written");
 	}
 	if (more)
 		timer_arm(&g->agent->loop, &g->release_look, now + RELEASE_LOOK_MS * MS_NS);
@@ -463,10 +366,33 @@ static void on_message(void *owner, struct child *c, const struct message *m, in
 	log_notice("request: %s %s by %s (%s)", verbs[q.verb].name, q.volume, q.identity, role_name(q.role));
 	r = run_request(a, &q, v, text);
 	if (r != ANSWERED)
-		manage_reply(a, q.id, r, v != NULL ? v->gate.seq : 0, false, text);
+		mgmt_reply(a, q.id, r, v != NULL ? v->gate.seq : 0, false, text);
 }
 
 /* ---- the process ---- */
+
+void manage_address(const struct agent *a, char *out, size_t size)
+{
+	const struct config *c = &a->config;
+
+	snprintf(out, size, strchr(c->coap_address, ':') != NULL ? "[%.45s]:%u" : "%.45s:%u", c->coap_address, c->coap_port);
+}
+
+static void push_one_credential(void *context, const struct msg_mg_credential *one)
+{
+	mgmt_push_credential(context, one->identity, one->role, one->psk);
+}
+
+/* Without mgmt nobody revokes from afar: one that hangs is replaced like one that died. */
+static void look_due(void *context)
+{
+	struct management *g = context;
+
+	mgmt_look(&g->mgmt);
+	if (boot_now() - g->mgmt.caught_up_ns > HUNG_S * SEC_NS)
+		child_kill(&g->mgmt.child, "it does not read its channel");
+	timer_arm(&g->agent->loop, &g->look, boot_now() + LOOK_S * SEC_NS);
+}
 
 static void on_hello(void *owner, struct child *c)
 {
@@ -482,9 +408,9 @@ static void on_hello(void *owner, struct child *c)
 	}
 	if (a->credentials != NULL)
 		credentials_each(a->credentials, push_one_credential, a);
-	manage_push_agent(a);
+	mgmt_push_agent(a);
 	for (unsigned i = 0; i < a->volume_count; i++)
-		manage_push_volume(a, a->volumes[i]);
+		mgmt_push_volume(a, a->volumes[i]);
 }
 
 static void start_process(struct management *g);
@@ -518,9 +444,9 @@ static void start_process(struct management *g)
 	};
 
 	snprintf(program, sizeof program, "%s/fallgate-mgmt", c->libexec_dir);
-	snprintf(g->child.label, sizeof g->child.label, "mgmt");
-	g->started_ns = g->caught_up_ns = boot_now();
-	if (child_start(&g->child, &plan) != 0)
+	snprintf(g->mgmt.child.label, sizeof g->mgmt.child.label, "mgmt");
+	g->started_ns = g->mgmt.caught_up_ns = boot_now();
+	if (child_start(&g->mgmt.child, &plan) != 0)
 		timer_arm(&g->agent->loop, &g->restart, boot_now() + RESTART_MAX_S * SEC_NS);
 }
 
@@ -533,7 +459,7 @@ static void agent_push_due(void *context)
 {
 	struct management *g = context;
 
-	manage_push_agent(g->agent);
+	mgmt_push_agent(g->agent);
 	timer_arm(&g->agent->loop, &g->agent_push, boot_now() + AGENT_PUSH_S * SEC_NS);
 }
 
@@ -585,9 +511,9 @@ int manage_start(struct agent *a)
 	if (g == NULL)
 		return ERR_NOMEM;
 	g->agent = a;
-	g->child.loop = &a->loop;
-	g->child.events = &mgmt_events;
-	g->child.owner = g;
+	g->mgmt.child.loop = &a->loop;
+	g->mgmt.child.events = &mgmt_events;
+	g->mgmt.child.owner = g;
 	timer_init(&g->restart, restart_due, g);
 	timer_init(&g->durable_wait, durable_wait_over, g);
 	timer_init(&g->release_look, look_at_leaving, g);
@@ -596,6 +522,7 @@ int manage_start(struct agent *a)
 	timer_arm(&a->loop, &g->look, boot_now() + LOOK_S * SEC_NS);
 	timer_arm(&a->loop, &g->agent_push, boot_now() + AGENT_PUSH_S * SEC_NS);
 	a->management = g;
+	a->mgmt = &g->mgmt;
 	start_process(g);
 	return 0;
 }
@@ -607,12 +534,13 @@ void manage_stop(struct agent *a)
 	if (g == NULL)
 		return;
 	a->management = NULL;
+	a->mgmt = NULL;
 	timer_disarm(&a->loop, &g->restart);
 	timer_disarm(&a->loop, &g->durable_wait);
 	timer_disarm(&a->loop, &g->release_look);
 	timer_disarm(&a->loop, &g->agent_push);
 	timer_disarm(&a->loop, &g->look);
-	for (int i = 0; i < STOP_TRIES && !child_kill_and_reap(&g->child); i++)
+	for (int i = 0; i < STOP_TRIES && !child_kill_and_reap(&g->mgmt.child); i++)
 		; /* so that its address is free when the agent is gone */
 	free(g);
 }

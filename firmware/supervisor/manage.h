@@ -1,6 +1,6 @@
-/* Orders from outside: mgmt's requests, the console's, signals; and what the outside is told. What must hold: mgmt is believed
- * about who spoke, not about what that one may do; a restore names the gate's sequence; a revoke is unconditional, and its answer
- * says whether the latch is on disk; whoever asks gets exactly one answer. */
+/* Orders from outside: mgmt's requests, the console's, signals; and mgmt's life. What must hold: mgmt is believed about who
+ * spoke, not about what that one may do; a restore names the gate's sequence; a revoke is unconditional, and its answer says
+ * whether the latch is on disk; whoever asks gets exactly one answer. */
 #ifndef FALLGATE_SUPERVISOR_MANAGE_H
 #define FALLGATE_SUPERVISOR_MANAGE_H
 
@@ -28,16 +28,7 @@ void manage_forget(struct agent *a, const void *context);
 void manage_written(struct agent *a);
 void manage_not_written(struct agent *a, const struct volume *v, uint64_t seq);
 
-/* To mgmt, if it is there. */
-void manage_reply(struct agent *a, uint64_t id, int error, uint64_t seq, bool durable, const char *text);
-void manage_push_volume(struct agent *a, struct volume *v);
-void manage_push_agent(struct agent *a);
-void manage_push_credential(struct agent *a, const char *identity, enum role role, const uint8_t psk[PSK_BYTES]);
-
 /* The address that mgmt listens on, "127.0.0.1:5684". */
 void manage_address(const struct agent *a, char *out, size_t size);
-
-/* posture.c */
-void posture_fill(struct agent *a, struct msg_mg_agent *out);
 
 #endif

@@ -1,5 +1,6 @@
-/* What protects keys on this machine and what does not, as lines "good: ..." or "weak: ...". What must hold: nothing is called
- * good that was not looked at. */
+/* See posture.h. */
+#include "posture.h"
+
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -13,7 +14,6 @@
 #include "hal/board.h"
 #include "hal/sandbox.h"
 #include "kek.h"
-#include "manage.h"
 #include "pin.h"
 #include "randomness.h"
 #include "tpm.h"

@@ -13,7 +13,7 @@
 #include "indication.h"
 #include "job.h"
 #include "kek.h"
-#include "manage.h"
+#include "mgmt.h"
 
 /* A dataplane of a supervisor that died holds its backing store for up to 1 s. */
 enum {
@@ -132,10 +132,10 @@ static void step(struct volume *v, enum gate_event event, enum gate_cause cause)
 	if (s.next.seq != before.seq)
 		volume_write_gate(v);
 	if (s.changed || (s.actions & ACT_AUDIT) != 0)
-		manage_push_volume(v->agent, v);
+		mgmt_push_volume(v->agent, v);
 	indication_update(v->agent);
 	if (gate_state_serves(s.next.state) && !gate_state_serves(before.state))
-		manage_push_agent(v->agent); /* the posture says where the keys are */
+		mgmt_push_agent(v->agent); /* the posture says where the keys are */
 }
 
 void volume_queue(struct volume *v, enum gate_event event, enum gate_cause cause)
@@ -175,7 +175,7 @@ void volume_feed(struct volume *v, enum gate_event event, enum gate_cause cause,
 	volume_queue(v, event, cause);
 	flush_queue(v);
 	if (strcmp(before, v->text) != 0)
-		manage_push_volume(v->agent, v); /* a step that changed nothing else pushes nothing */
+		mgmt_push_volume(v->agent, v); /* a step that changed nothing else pushes nothing */
 }
 
 void volume_proof(struct volume *v, bool fresh, const struct judgement *j)
@@ -619,7 +619,7 @@ static void take_drained(struct volume *v, const struct msg_dp_drained *d)
 	else
 		volume_feed(v, EV_DRAINED, CAUSE_NONE, NULL,
 			    d->error != 0 ? "the drain after the lock failed: acknowledged writes may be lost" : NULL);
-	manage_push_volume(v->agent, v);
+	mgmt_push_volume(v->agent, v);
 }
 
 /* Damage in one place: told, recorded, counted; the reader got an error, and the rest of the volume goes on. Told when the count
@@ -638,7 +638,7 @@ static void count_bad_tags(struct volume *v, uint64_t count, const char *text)
 		log_error("volume %s: %llu sectors failed their check: %s", v->config.name, (unsigned long long)count, text);
 		snprintf(v->text, sizeof v->text, "%s", text);
 		volume_audit(v, "bad-tag", v->gate.state, text);
-		manage_push_volume(v->agent, v);
+		mgmt_push_volume(v->agent, v);
 	}
 	if (!integrity_count(&v->integrity, v->config.integrity_limit, v->config.integrity_window_ns, now, more) ||
 	    (v->gate.latched && v->gate.latch_cause == CAUSE_INTEGRITY))
@@ -792,7 +792,7 @@ static void tick(void *context)
 	if (!v->gate_durable)
 		volume_write_gate(v);
 	if (gate_state_serves(v->gate.state) || v->untold)
-		manage_push_volume(v->agent, v);
+		mgmt_push_volume(v->agent, v);
 }
 
 /* ---- life ---- */
@@ -907,37 +907,4 @@ struct kek *volume_kek(const struct volume *v)
 bool volume_busy(const struct volume *v)
 {
 	return v->dataplane.alive || v->device.state != DEVICE_NONE || v->unlock.child.alive || v->job != NULL;
-}
-
-void volume_status(const struct volume *v, struct msg_mg_volume *out)
-{
-	bool serves = gate_state_serves(v->gate.state);
-
-	strcpy(out->name, v->config.name);
-	strcpy(out->kek, v->config.kek);
-	out->state = (uint8_t)v->gate.state;
-	out->cause = (uint8_t)v->gate.cause;
-	out->latched = v->gate.latched;
-	out->latch_cause = (uint8_t)(v->gate.latched ? v->gate.latch_cause : CAUSE_NONE);
-	out->formatted = v->formatted;
-	out->attach_auto = v->config.attach_auto;
-	out->gate_seq = v->gate.seq;
-	out->size = v->record.size;
-	memcpy(out->uuid, v->record.uuid, sizeof out->uuid);
-	export_uri(v, out->export_uri, sizeof out->export_uri);
-	if (serves) {
-		memcpy(out->kernel, v->opened.kernel, sizeof out->kernel);
-		out->memory = v->opened.memory;
-		out->proof_deadline_ns = kek_proof_deadline(v->kek);
-	}
-	out->since_ns = v->since_wall_ns;
-	out->purge_at_ns = v->purge_at_ns;
-	out->last_proof_ns = v->kek != NULL ? kek_last_good(v->kek) : 0;
-	out->lock_detected_ns = v->detected_ns;
-	out->lock_cut_ns = v->cut_ns;
-	out->lock_wiped_ns = v->wiped_ns;
-	out->lock_drained_ns = v->drained_ns;
-	out->lock_drain_error = v->drain_error;
-	out->stats = v->stats;
-	memcpy(out->text, v->text, sizeof out->text);
 }

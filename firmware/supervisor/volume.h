@@ -141,8 +141,6 @@ bool volume_busy(const struct volume *v); /* a process of it is alive, or a job 
 /* What a dataplane has to hold a header against, and how it is to open the volume. */
 void volume_pins(const struct volume *v, struct msg_dp_attach *out);
 
-void volume_status(const struct volume *v, struct msg_mg_volume *out);
-
 /* ---- for effects.c and unlock.c ---- */
 void volume_queue(struct volume *v, enum gate_event event, enum gate_cause cause);
 void volume_start_dataplane(struct volume *v);
@@ -157,6 +155,9 @@ bool volume_held(struct volume *v, enum gate_event how, enum gate_cause cause);
 bool volume_holds(const struct volume *v);
 /* What was held is let go: its process, keyless, ends as soon as nothing is lost by it. */
 void volume_end_hold(struct volume *v);
+
+/* status.c */
+void volume_status(const struct volume *v, struct msg_mg_volume *out);
 
 /* effects.c */
 void effects_run(struct volume *v, uint32_t actions, const struct gate *before, enum gate_event event);
