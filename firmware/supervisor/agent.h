@@ -17,6 +17,7 @@ struct credentials;
 struct kek;
 struct management;
 struct mgmt;
+struct prober;
 struct tamper_line;
 struct tpm_state;
 struct volume;
@@ -29,7 +30,8 @@ struct agent {
 	struct records records;
 	struct ledger ledger;
 	struct writer *writer;
-	struct kek *keks[CONFIG_KEKS_MAX]; /* one per [kek], in its order */
+	struct kek *keks[CONFIG_KEKS_MAX];       /* one per [kek], in its order */
+	struct prober *probers[CONFIG_KEKS_MAX]; /* of each of them */
 	unsigned kek_count;
 	struct volume *volumes[CONFIG_VOLUMES_MAX];
 	unsigned volume_count;

@@ -9,6 +9,7 @@
 #include "alerts.h"
 #include "base/log.h"
 #include "kek.h"
+#include "prober.h"
 #include "volume.h"
 
 enum { WIPE_MS = 60, REAP_MS = 1000 };
@@ -117,7 +118,7 @@ static void start_unlock(struct volume *v, const struct step_context *s)
 static void probe_fresh(struct volume *v, const struct step_context *s)
 {
 	(void)s;
-	kek_probe_fresh(v->kek);
+	prober_fresh(v->prober);
 	if (v->gate.state == GATE_SUSPECT && kek_config(v->kek)->outage_budget_ns == 0) /* strict: the first ambiguity locks */
 		volume_queue(v, EV_OUTAGE_OVER, CAUSE_NONE);
 }

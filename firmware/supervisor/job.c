@@ -15,6 +15,7 @@
 #include "hal/entropy.h"
 #include "kek.h"
 #include "mgmt.h"
+#include "prober.h"
 #include "volume.h"
 
 enum {
@@ -139,7 +140,7 @@ static void free_job(struct job *j)
 	opening_abandon(j->opening);
 	close_fds(j);
 	if (j->kek_used)
-		kek_release(j->volume->kek);
+		prober_release(j->volume->prober);
 	j->volume->job = NULL;
 	explicit_bzero(j, sizeof *j);
 	free(j);
@@ -441,7 +442,7 @@ static int send_tickets(struct job *j)
 						   .hsm_uid = (uint32_t)j->session.child.uid };
 	j->had_keys = true; /* from here on it may, and its KEK is proven every interval */
 	j->kek_used = true;
-	kek_use(v->kek);
+	prober_use(v->prober);
 	r = child_send(&j->dataplane, &m, &j->hsm_fd, 1);
 	close_fd(&j->hsm_fd);
 	if (r == 0)
@@ -570,7 +571,7 @@ void job_proof(struct volume *v, bool fresh, const struct judgement *judged)
 	if (!j->outage.armed)
 		timer_arm(&j->agent->loop, &j->outage, kek_last_good(v->kek) + budget);
 	if (!fresh && budget > 0)
-		kek_probe_fresh(v->kek);
+		prober_fresh(v->prober);
 }
 
 static void outage_over(void *context)

@@ -1,5 +1,5 @@
-/* One KEK: its pins, its prober, its PIN (pin.h). What must hold: while a volume hangs on it, it is probed every interval, every
- * n-th time in a fresh process, and each verdict reaches every one of its volumes. */
+/* One KEK: what was pinned of it, its PIN (pin.h), and when it was last proven (by prober.h, or by whomever). What must hold: its
+ * pins change only by an enrolment that is durable. */
 #ifndef FALLGATE_SUPERVISOR_KEK_H
 #define FALLGATE_SUPERVISOR_KEK_H
 
@@ -16,7 +16,7 @@ struct pin;
 
 /* Reads its records. 0 or ERR_NOMEM. A KEK without record is one to be enrolled at a volume's creation. */
 int kek_create(struct kek **out, struct agent *a, const struct kek_config *config);
-void kek_destroy(struct kek *k); /* its processes are killed */
+void kek_destroy(struct kek *k);
 
 const struct kek_config *kek_config(const struct kek *k);
 const struct kek_record *kek_pins(const struct kek *k); /* NULL: not enrolled */
@@ -27,18 +27,6 @@ struct kek *kek_find(struct agent *a, const char *name);
 
 /* Pins what was proven. 0 or ERR_* (not durable: not enrolled). */
 int kek_enroll(struct kek *k, const struct kek_record *pins);
-
-/* A volume hangs on it, or no longer does. The first starts the prober, an interval after the last good proof. */
-void kek_use(struct kek *k);
-void kek_release(struct kek *k);
-bool kek_busy(const struct kek *k); /* a prober of it is alive: nobody uses it any more, and it is logging out */
-
-/* Reap the long-lived process, probe in a fresh one, now. */
-void kek_probe_fresh(struct kek *k);
-
-/* How long until it is asked again, after so many failures in a row: an HSM that is down after 1 1/4 to 1 3/4 intervals, by
- * chance. Two intervals after it is back it has been asked; and the appliances of a site do not ask in step. */
-uint64_t kek_backoff(uint64_t interval_ns, unsigned failures, uint16_t chance);
 
 /* A good proof that began then, by whomever. */
 void kek_note_good(struct kek *k, uint64_t began_ns);

@@ -25,6 +25,7 @@
 #include "indication.h"
 #include "kek.h"
 #include "manage.h"
+#include "prober.h"
 #include "randomness.h"
 #include "tamper.h"
 #include "tpm.h"
@@ -62,7 +63,7 @@ static bool anyone_busy(const struct agent *a)
 		if (volume_busy(a->volumes[i]))
 			return true;
 	for (unsigned i = 0; i < a->kek_count; i++)
-		if (kek_busy(a->keks[i]))
+		if (prober_busy(a->probers[i]))
 			return true;
 	return false;
 }
@@ -177,6 +178,8 @@ static int make_keks(struct agent *a)
 	for (unsigned i = 0; i < a->config.kek_count; i++) {
 		int r = kek_create(&a->keks[i], a, &a->config.keks[i]);
 
+		if (r == 0)
+			r = prober_create(&a->probers[i], a, a->keks[i]);
 		if (r != 0)
 			return r;
 		a->kek_count++;
@@ -302,8 +305,10 @@ static void end(struct supervisor *s)
 	for (unsigned i = 0; i < a->volume_count; i++)
 		volume_destroy(a->volumes[i]);
 	broker_stop(a);
-	for (unsigned i = 0; i < a->kek_count; i++)
+	for (unsigned i = 0; i < a->kek_count; i++) {
+		prober_destroy(a->probers[i]);
 		kek_destroy(a->keks[i]);
+	}
 	tpm_stop(a);
 	if (a->writer != NULL) {
 		audit_agent(a, "stopped");

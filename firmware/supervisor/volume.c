@@ -14,6 +14,7 @@
 #include "job.h"
 #include "kek.h"
 #include "mgmt.h"
+#include "prober.h"
 
 /* A dataplane of a supervisor that died holds its backing store for up to 1 s. */
 enum {
@@ -100,9 +101,9 @@ static void use_kek(struct volume *v)
 		return;
 	v->kek_used = wanted;
 	if (wanted)
-		kek_use(v->kek);
+		prober_use(v->prober);
 	else
-		kek_release(v->kek);
+		prober_release(v->prober);
 }
 
 /* What waits in the kernel goes on waiting, or is let go, as the gate now says. */
@@ -862,6 +863,7 @@ void volume_configure(struct volume *v, const struct volume_config *config)
 	v->config = *config;
 	v->configured = true;
 	v->kek = kek_find(v->agent, config->kek);
+	v->prober = prober_find(v->agent, config->kek);
 }
 
 /* One that has wiped is writing what was acknowledged: it ends by itself. */

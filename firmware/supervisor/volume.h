@@ -14,6 +14,7 @@
 
 struct agent;
 struct job;
+struct prober;
 
 enum { EVENT_QUEUE = 16, TICK_MS = 500 };
 
@@ -47,8 +48,9 @@ struct device {
 struct volume {
 	struct agent *agent;
 	struct volume_config config;
-	bool configured; /* has a file in volumes.d */
-	struct kek *kek; /* NULL only if not configured */
+	bool configured;       /* has a file in volumes.d */
+	struct kek *kek;       /* NULL only if not configured */
+	struct prober *prober; /* of that KEK */
 	bool kek_used;
 
 	struct gate gate;

@@ -6,7 +6,7 @@
 
 #include "agent.h"
 #include "base/log.h"
-#include "kek.h"
+#include "prober.h"
 #include "volume.h"
 
 #define LOOK_NS SEC_NS
@@ -74,7 +74,7 @@ static void look(void *context)
 	if (v == WALL_JUMPED) {
 		log_notice("the wall clock jumped: every KEK is proven afresh");
 		for (unsigned i = 0; i < w->agent->kek_count; i++)
-			kek_probe_fresh(w->agent->keks[i]);
+			prober_fresh(w->agent->probers[i]);
 	}
 }
 

@@ -13,6 +13,7 @@
 #include "supervisor/challenge.h"
 #include "supervisor/kek.h"
 #include "supervisor/manage.h"
+#include "supervisor/prober.h"
 
 char dir[64];
 struct agent *agent;
@@ -151,6 +152,7 @@ static void enrol(void)
 	fingerprint_aes(k.fingerprint, canary);
 	assert_int_equal(records_write_kek(&agent->records, "main", &k), 0);
 	assert_int_equal(kek_create(&agent->keks[0], agent, &agent->config.keks[0]), 0);
+	assert_int_equal(prober_create(&agent->probers[0], agent, agent->keks[0]), 0);
 	agent->kek_count = 1;
 }
 
@@ -205,6 +207,7 @@ int rig_down(void)
 	for (unsigned i = 0; i < agent->volume_count; i++)
 		volume_destroy(agent->volumes[i]);
 	broker_stop(agent);
+	prober_destroy(agent->probers[0]);
 	kek_destroy(agent->keks[0]);
 	writer_stop(agent->writer);
 	ledger_close(&agent->ledger);

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "supervisor/kek.h"
+#include "supervisor/prober.h"
 #include "supervisor/tpm.h"
 
 static int setup(void **state)
@@ -512,13 +513,14 @@ static void an_hsm_that_is_down_is_asked_less_often_and_not_in_step(void **state
 
 	(void)state;
 	for (unsigned failures = 0; failures < 2; failures++)
-		assert_int_equal(kek_backoff(interval, failures, UINT16_MAX), interval);
+		assert_int_equal(prober_backoff(interval, failures, UINT16_MAX), interval);
 	for (unsigned failures = 2; failures < 1000000; failures = failures * 3 + 1) {
-		assert_int_equal(kek_backoff(interval, failures, 0), 1250);
-		assert_int_equal(kek_backoff(interval, failures, UINT16_MAX), 1750); /* two intervals later it has been asked */
-		assert_in_range(kek_backoff(interval, failures, UINT16_MAX / 2), 1490, 1510);
+		assert_int_equal(prober_backoff(interval, failures, 0), 1250);
+		assert_int_equal(prober_backoff(interval, failures, UINT16_MAX),
+				 1750); /* two intervals later it has been asked */
+		assert_in_range(prober_backoff(interval, failures, UINT16_MAX / 2), 1490, 1510);
 	}
-	assert_true(kek_backoff(UINT64_C(86400) * SEC_NS, 9, UINT16_MAX) > UINT64_C(86400) * SEC_NS);
+	assert_true(prober_backoff(UINT64_C(86400) * SEC_NS, 9, UINT16_MAX) > UINT64_C(86400) * SEC_NS);
 }
 
 /* ---- the PIN ---- */
