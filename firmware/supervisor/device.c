@@ -230,7 +230,7 @@ void device_hold(struct volume *v)
 static void begin_again(struct volume *v)
 {
 	if (v->dataplane_wanted && !v->dataplane.alive)
-		volume_start_dataplane(v);
+		dataplane_start(v);
 }
 
 void device_lost(struct volume *v, const char *text)
@@ -242,7 +242,7 @@ void device_lost(struct volume *v, const char *text)
 	drop(v);
 	hold_over(v);
 	if (s == DEVICE_ASKED)
-		volume_not_ready(v, text);
+		dataplane_not_ready(v, text);
 	else
 		end_server(v, text);
 	begin_again(v);
@@ -295,7 +295,7 @@ static void asked_deadline(void *context)
 		return; /* its end is the answer */
 	}
 	v->device.state = DEVICE_WAITING;
-	volume_not_ready(v, "its block device is not there in time: the one before it may still be in use");
+	dataplane_not_ready(v, "its block device is not there in time: the one before it may still be in use");
 }
 
 void device_go(struct volume *v)
@@ -331,7 +331,7 @@ static void take_ready(struct volume *v, uint64_t nonce, const struct msg_ub_rea
 	if (r->error != 0) {
 		drop(v);
 		log_printable(text, sizeof text, r->text);
-		volume_not_ready(v, text);
+		dataplane_not_ready(v, text);
 		return;
 	}
 	if (r->device >= DEVICE_MAX || r->queues == 0 || r->queues > QUEUES_MAX || r->depth == 0) {
@@ -348,7 +348,7 @@ static void take_ready(struct volume *v, uint64_t nonce, const struct msg_ub_rea
 	if (!r->kept)
 		hold_over(v); /* whoever waited has been failed */
 	if (v->dataplane_wanted)
-		volume_serve_device(v);
+		dataplane_serve_device(v);
 	else
 		device_settle(v);
 }

@@ -40,7 +40,7 @@ static bool no_key_there(struct volume *v)
 
 	if (v->dataplane.alive && !has_wiped(v))
 		return false;
-	if (!volume_held(v, how, CAUSE_NONE)) {
+	if (!unlock_held(v, how, CAUSE_NONE)) {
 		timer_disarm(&v->agent->loop, &v->wipe_deadline);
 		volume_queue(v, how, CAUSE_NONE);
 	}
@@ -94,19 +94,19 @@ static void latch_changed(struct volume *v, const struct step_context *s)
 	(void)s;
 	v->gate_durable = false;
 	if (v->gate.latched && !volume_holds(v))
-		volume_end_hold(v);
+		dataplane_end_hold(v);
 }
 
 static void start_dataplane(struct volume *v, const struct step_context *s)
 {
 	(void)s;
-	volume_start_dataplane(v);
+	dataplane_start(v);
 }
 
 static void stop_dataplane(struct volume *v, const struct step_context *s)
 {
 	(void)s;
-	volume_stop_dataplane(v);
+	dataplane_stop(v);
 }
 
 static void start_unlock(struct volume *v, const struct step_context *s)
@@ -139,7 +139,7 @@ static void extend_lease(struct volume *v, const struct step_context *s)
 {
 	(void)s;
 	timer_disarm(&v->agent->loop, &v->unlock_deadline);
-	volume_send_deadlines(v);
+	dataplane_send_deadlines(v);
 }
 
 static void alarm_loud(struct volume *v, const struct step_context *s)

@@ -57,7 +57,7 @@ static int send_tickets(struct volume *v)
 		return r;
 	t.hash = pins->hash;
 	strcpy(t.volume, v->config.name);
-	volume_send_deadlines(v); /* no lease is given without */
+	dataplane_send_deadlines(v); /* no lease is given without */
 	r = session_ticket(&v->unlock, false, &t);
 	if (r != 0)
 		return r;
@@ -214,6 +214,15 @@ bool unlock_cancel(struct volume *v)
 		return false;
 	session_close(&v->unlock); /* it may be in its login: it has no ticket, and can do no harm on its way out */
 	v->held = EV_COUNT;        /* it waited for this; what comes now follows from the step that cancels */
+	return true;
+}
+
+bool unlock_held(struct volume *v, enum gate_event how, enum gate_cause cause)
+{
+	if (!session_ticketed(&v->unlock) || (v->gate.state == GATE_UNLOCKING && unlock_cancel(v)))
+		return false;
+	v->held = how;
+	v->held_cause = cause;
 	return true;
 }
 

@@ -1,6 +1,7 @@
-/* One volume: its gate, the process that serves it, its timers and its unlocks. What must hold: nothing happens to a key but by a
- * step of the gate; every step's actions are carried out in the order of their bits (effects.c); what a process says is believed
- * only for the generation that was asked. */
+/* One volume: its gate, its timers, and its parts, each in a file of its own and listed below: the process that serves it, its
+ * unlocks, its export, its block device. What must hold: nothing happens to a key but by a step of the gate; every step's actions
+ * are carried out in the order of their bits (effects.c); what a process says is believed only for the generation that was asked.
+ */
 #ifndef FALLGATE_SUPERVISOR_VOLUME_H
 #define FALLGATE_SUPERVISOR_VOLUME_H
 
@@ -143,20 +144,23 @@ bool volume_busy(const struct volume *v); /* a process of it is alive, or a job 
 /* What a dataplane has to hold a header against, and how it is to open the volume. */
 void volume_pins(const struct volume *v, struct msg_dp_attach *out);
 
-/* ---- for effects.c and unlock.c ---- */
+/* ---- for its own parts ---- */
 void volume_queue(struct volume *v, enum gate_event event, enum gate_cause cause);
-void volume_start_dataplane(struct volume *v);
-void volume_stop_dataplane(struct volume *v);
-void volume_send_deadlines(struct volume *v);
-
-/* `how` says that the dataplane has no key (any more). True: the one-shot hsm is killed and not reaped yet, and could still have
- * one: `how` is fed when it is gone, and the caller does not feed it. */
-bool volume_held(struct volume *v, enum gate_event how, enum gate_cause cause);
 
 /* Whether a lock for the present cause lets requests wait. */
 bool volume_holds(const struct volume *v);
+
+/* dataplane.c: the process that serves it */
+void dataplane_init(struct volume *v);
+void dataplane_forget(struct volume *v);
+void dataplane_start(struct volume *v); /* from the loop; and again, whenever it ends, until it is told to stop */
+void dataplane_stop(struct volume *v);
+void dataplane_send_deadlines(struct volume *v);
 /* What was held is let go: its process, keyless, ends as soon as nothing is lost by it. */
-void volume_end_hold(struct volume *v);
+void dataplane_end_hold(struct volume *v);
+/* For the volume's device: its server can be started; or there is none, and text says why: tried again later. */
+void dataplane_serve_device(struct volume *v);
+void dataplane_not_ready(struct volume *v, const char *text);
 
 /* status.c */
 void volume_status(const struct volume *v, struct msg_mg_volume *out);
@@ -170,18 +174,17 @@ void unlock_start(struct volume *v);
 void unlock_try(struct volume *v);    /* if wanted and everything is ready */
 bool unlock_cancel(struct volume *v); /* false: the hsm is killed but not reaped yet */
 void unlock_opened(struct volume *v, const struct message *m);
+/* `how` says that the dataplane has no key (any more). True: the one-shot hsm is killed and not reaped yet, and could still have
+ * one: `how` is fed when it is gone, and the caller does not feed it. */
+bool unlock_held(struct volume *v, enum gate_event how, enum gate_cause cause);
 void unlock_settled(struct volume *v); /* the counter is stepped */
 void unlock_unsettled(struct volume *v, const struct judgement *why);
 void unlock_device_started(struct volume *v);
 
-/* For the volume's device: its server can be started; or there is none, and text says why: tried again later. */
-void volume_serve_device(struct volume *v);
-void volume_not_ready(struct volume *v, const char *text);
-
 /* device.c; for volumes whose export is ublk */
 void device_init(struct volume *v);
 void device_forget(struct volume *v);
-void device_ask(struct volume *v);    /* before each start of a server; then volume_serve_device or volume_not_ready is called */
+void device_ask(struct volume *v);    /* before each start of a server; then dataplane_serve_device or dataplane_not_ready */
 void device_go(struct volume *v);     /* its server has the key; then unlock_device_started, or the gate hears why not */
 void device_hold(struct volume *v);   /* requests wait, until hold_until_ns at most */
 void device_doom(struct volume *v);   /* nothing is held any more */
