@@ -1,7 +1,6 @@
-/* Opening a backing store. What must hold: a symbolic link that somebody else planted is not followed; a file is made only where
- * none was, and who made it is known; a store that hangs (a file server that is gone) holds up nobody but its volume: each is
- * opened by a thread of its own; one that is given up, and comes back when others have opened the same store, takes nothing
- * from them. */
+/* See backing.h. */
+#include "backing.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -15,7 +14,6 @@
 #include "agent.h"
 #include "base/error.h"
 #include "base/log.h"
-#include "volume.h"
 
 struct opening {
 	struct loop *loop;

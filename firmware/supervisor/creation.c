@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "agent.h"
+#include "backing.h"
 #include "base/bytes.h"
 #include "base/error.h"
 #include "base/log.h"

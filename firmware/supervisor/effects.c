@@ -7,6 +7,7 @@
 
 #include "agent.h"
 #include "alerts.h"
+#include "backing.h"
 #include "base/log.h"
 #include "kek.h"
 #include "prober.h"

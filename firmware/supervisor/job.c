@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "agent.h"
+#include "backing.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "hal/entropy.h"

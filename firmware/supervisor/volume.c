@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "agent.h"
+#include "backing.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "indication.h"

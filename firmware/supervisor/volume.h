@@ -15,6 +15,7 @@
 
 struct agent;
 struct job;
+struct opening;
 struct prober;
 
 enum { EVENT_QUEUE = 16, TICK_MS = 500 };
@@ -201,23 +202,5 @@ bool device_possible(const struct config *c, const char *control, char text[stat
 int export_listen(const struct volume *v); /* the listening descriptor, or ERR_* (logged) */
 void export_unlisten(struct volume *v);
 void export_uri(const struct volume *v, char *out, size_t size);
-
-/* backing.c: a symbolic link is followed only if root or this user owns it. */
-enum opening_kind { OPENING_READ, OPENING_WRITE, OPENING_CREATE }; /* CREATE: as WRITE; a file that is not there is made */
-struct opening;
-
-/* fd: the store, the receiver's from now on; or ERR_*, and text says why. created: it was made. */
-typedef void opening_done(void *context, int fd, bool created, const char *text);
-
-/* Never waits: a store that hangs in its open is the volume's trouble, not the agent's. done is called from the loop, once. 0 or
- * ERR_*. */
-int opening_start(struct opening **out, struct agent *a, const struct volume_config *c, enum opening_kind kind,
-		  opening_done *done, void *context);
-
-/* done is not called any more; what was opened is closed. A file that was made is removed, unless it is made only now. */
-void opening_abandon(struct opening *o);
-
-/* Closes them and does not wait for that: a close can hang as an open can. */
-void close_elsewhere(const int *fds, unsigned count);
 
 #endif

@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 #include "supervisor/agent.h"
-#include "supervisor/volume.h"
+#include "supervisor/backing.h"
 
 enum { FDS_LOOKED_AT = 256 };
 
