@@ -38,15 +38,20 @@ class Tpm:
     def where(self):
         return f"swtpm:{self.socket}"
 
-    def start(self):
+    def start(self, measured):
+        """It gets its name when the boot is measured, as on a board: an agent that runs already never asks it before."""
+        dark = pathlib.Path(f"{self.socket}.dark")
         self.process = subprocess.Popen(
-            ["swtpm", "socket", "--tpm2", "--tpmstate", f"dir={self.state}", "--server", f"type=unixio,path={self.socket}",
-             "--ctrl", f"type=unixio,path={self.socket}.ctrl", "--flags", "startup-clear"], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for path in (self.socket, pathlib.Path(f"{self.socket}.ctrl")):
+            ["swtpm", "socket", "--tpm2", "--tpmstate", f"dir={self.state}", "--server", f"type=unixio,path={dark}",
+             "--ctrl", f"type=unixio,path={dark}.ctrl", "--flags", "startup-clear"], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for path in (dark, pathlib.Path(f"{dark}.ctrl")):
             self.lab.wait_for(lambda at=path: listens(at), 10, "swtpm's socket")
             if self.lab.as_root:
                 os.chown(path, UIDS["tpm"], UIDS["tpm"])
-        return self
+        for pcr, what in measured:
+            self.extend(pcr, what, at=dark)
+        os.rename(f"{dark}.ctrl", f"{self.socket}.ctrl")
+        os.rename(dark, self.socket)
 
     def stop(self):
         if self.process is not None:
@@ -57,20 +62,18 @@ class Tpm:
         for path in (self.socket, pathlib.Path(f"{self.socket}.ctrl")):
             path.unlink(missing_ok=True)
 
-    def extend(self, pcr=7, what="another boot"):
+    def extend(self, pcr=7, what="another boot", at=None):
         """TPM2_PCR_Extend, by hand."""
         command = struct.pack(">HIIIIIHBHIH", 0x8002, 65, 0x182, pcr, 9, 0x40000009, 0, 0, 0, 1, 0xB) + what.encode().ljust(32, b"\0")[:32]
         with socket.socket(socket.AF_UNIX) as s:
             s.settimeout(20)
-            s.connect(str(self.socket))
+            s.connect(str(at or self.socket))
             s.sendall(command)
             assert s.recv(4096)[6:10] == bytes(4), "the TPM refused to extend a PCR"
 
     def power_on(self, *measured):
         self.stop()
-        self.start()
-        for pcr, what in measured:
-            self.extend(pcr, what)
+        self.start(measured)
 
 
 BOOT = ((4, "loader"), (7, "secure boot"), (11, "kernel"))
