@@ -379,7 +379,11 @@ const struct power_event *power_event(const struct block *b, size_t i)
 
 void power_switch(struct block *b, bool on)
 {
-	of(b)->off = !on;
+	struct power *m = of(b);
+
+	pthread_mutex_lock(&m->lock); /* a volume's own thread may be writing */
+	m->off = !on;
+	pthread_mutex_unlock(&m->lock);
 }
 
 void power_discards(struct block *b, uint64_t seed)
