@@ -33,6 +33,9 @@ extern char **environ;
 
 enum { KEY = 32, PIECE = 8, CLEAN = 0, FOUND = 1, BLIND = 2, USAGE = 64, OUTPUT_MAX = 8 << 20 };
 
+/* Of a victim in secret memory: any kernel's expanded key at the start, the key itself behind it. */
+enum { KEY_AT = AEAD_KEY_STATE_MAX + 907, ROOM = AEAD_KEY_STATE_MAX + 4096 };
+
 static const char *keyscan; /* the program under test: from the command line */
 
 /* ---- victims ---- */
@@ -129,7 +132,7 @@ static struct secret_memory secret_room(void)
 {
 	struct secret_memory m;
 
-	if (secret_memory_alloc(&m, 8192) != 0)
+	if (secret_memory_alloc(&m, ROOM) != 0)
 		_exit(3);
 	return m;
 }
@@ -153,16 +156,16 @@ static int victim(const char *mode)
 	}
 #endif
 	m = secret_room();
-	read_exactly((uint8_t *)m.base + 5003, KEY);
+	read_exactly((uint8_t *)m.base + KEY_AT, KEY);
 	if (strcmp(mode, "sandboxed") == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT) != 0)
 		_exit(3);
 	if (strcmp(mode, "expanded") == 0) {
 		const struct aead_kernel *k = aead_select(NULL);
 
-		memcpy(planted, (uint8_t *)m.base + 5003, KEY);
+		memcpy(planted, (uint8_t *)m.base + KEY_AT, KEY);
 		k->expand(m.base, planted);
 		secret_wipe(planted, sizeof planted);
-		secret_wipe((uint8_t *)m.base + 5003, KEY);
+		secret_wipe((uint8_t *)m.base + KEY_AT, KEY);
 	}
 	if (strcmp(mode, "barred") == 0 && mprotect(m.base, m.size, PROT_NONE) != 0)
 		_exit(3);
