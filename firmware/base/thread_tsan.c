@@ -1,5 +1,5 @@
-/* In builds with the thread sanitizer only. Its runtime (of gcc 12) does not know pthread_clockjoin_np: what was joined by it seems to
- * run on, and the next thread with the same id ends the program. Here it is made of the join that the runtime knows. */
+/* In builds with the thread sanitizer only. Its runtime (of gcc 12) does not know pthread_clockjoin_np: what was joined by it
+ * seems to run on, and the next thread with the same id ends the program. Here it is made of the join that the runtime knows. */
 #include <errno.h>
 #include <pthread.h>
 #include <stdbool.h>

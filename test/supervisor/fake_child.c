@@ -203,9 +203,9 @@ static void ready(uint64_t nonce)
 	message_init(&m, MSG_DP_READY, nonce);
 	m.body.dp_ready.ok = !busy;
 	m.body.dp_ready.error = busy ? ERR_BUSY : 0;
-	tell(&m);
-	if (mode_is("unasked"))
+	if (mode_is("unasked")) /* after it, it could cross a ticket: then it is only an answer that comes late */
 		opened(0, 0);
+	tell(&m);
 }
 
 static void ticket(const struct message *q)
