@@ -474,8 +474,7 @@ struct msg_con_request {
 	uint8_t verb;
 	uint8_t role; /* enroll */
 	char identity[IDENTITY_MAX_BYTES];
-	char volume[NAME_MAX_BYTES]; /* revoke: empty = all; accept-rollback; status: of those behind it, empty = from the first
-				      */
+	char volume[NAME_MAX_BYTES]; /* revoke: empty = all; accept-rollback; status: of those behind it */
 };
 
 struct msg_con_reply {

@@ -44,8 +44,7 @@ static int listen_unix(const struct volume *v)
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return error_from_errno(errno);
-	/* the mode is there from the first moment; and neither step follows a link that whoever may write there put in its place
-	 */
+	/* the mode is there from the first moment, and no step follows a link that somebody else put in its place */
 	before = umask(0);
 	good = fchmod(fd, c->listen_mode) == 0 && bind(fd, (struct sockaddr *)&address, sizeof address) == 0;
 	umask(before);

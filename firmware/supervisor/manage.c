@@ -239,7 +239,7 @@ static void look_at_leaving(void *context)
 			continue;
 		}
 		l->volume = NULL;
-		mgmt_reply(g->agent, l->id, 0, v->gate.seq, false,
+		mgmt_reply(g->agent, l->id, released(v) ? 0 : ERR_TIMEOUT, v->gate.seq, false,
 			   released(v)                          ? ""
 			   : gate_state_has_keys(v->gate.state) ? "not done yet: the keys are not confirmed wiped; see the status"
 								: "keys are wiped; what was acknowledged is still being written");
@@ -249,22 +249,27 @@ static void look_at_leaving(void *context)
 }
 
 /* Whoever is told "done" may take the backing store, or start a job: so it is told when they can. */
-static int answer_when_released(struct agent *a, uint64_t id, struct volume *v)
+static int answer_when_released(struct agent *a, uint64_t id, struct volume *v, char *text)
 {
 	struct management *g = a->management;
 
-	for (unsigned i = 0; g != NULL && i < PENDING_MAX && !released(v); i++)
+	if (released(v))
+		return 0;
+	for (unsigned i = 0; g != NULL && i < PENDING_MAX; i++)
 		if (g->leaving[i].volume == NULL) {
 			g->leaving[i] = (struct leaving){ id, v, boot_now() + RELEASE_WAIT_MS * MS_NS };
 			if (!g->release_look.armed)
 				timer_arm(&a->loop, &g->release_look, boot_now() + RELEASE_LOOK_MS * MS_NS);
 			return ANSWERED;
 		}
-	return 0;
+	snprintf(text, TEXT_MAX_BYTES, "it is being detached; too many wait for that already: see its status");
+	return ERR_BUSY;
 }
 
 static int do_detach(struct agent *a, const struct msg_mg_request *q, struct volume *v, char *text)
 {
+	if (v->gate.state == GATE_LOCKED && v->job == NULL && volume_busy(v)) /* an earlier one's, not over yet */
+		return answer_when_released(a, q->id, v, text);
 	if (v->gate.state == GATE_LOCKED && v->job == NULL) {
 		snprintf(text, TEXT_MAX_BYTES, "volume %s is not attached", v->config.name);
 		return ERR_STATE;
@@ -272,7 +277,7 @@ static int do_detach(struct agent *a, const struct msg_mg_request *q, struct vol
 	if (v->job == NULL)
 		v->attach_wanted = false;
 	volume_feed(v, EV_DETACH, CAUSE_NONE, q->identity, "");
-	return answer_when_released(a, q->id, v);
+	return answer_when_released(a, q->id, v, text);
 }
 
 static int do_revoke(struct agent *a, const struct msg_mg_request *q, struct volume *v, char *text)

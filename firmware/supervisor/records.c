@@ -241,8 +241,8 @@ int records_read(const struct records *r, enum record_kind kind, const char *nam
 	int fd, e;
 
 	record_path(kind, name, path, sizeof path);
-	fd = openat(r->dir_fd, path,
-		    O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW); /* a FIFO is no record, and is not waited for */
+	/* a FIFO is no record, and is not waited for */
+	fd = openat(r->dir_fd, path, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0)
 		return errno == ENOENT ? ERR_NOT_FOUND : errno == ELOOP ? ERR_CORRUPT : ERR_IO;
 	e = read_all(fd, body, size, &got);

@@ -1,11 +1,13 @@
 """Parts that hang, lie or flood while the rest goes on: an HSM with a hiccup, a manager that stands still, clients of the block
 device and of the network that want nothing good. What is looked at is always the same: does a revoke still get through, in time?"""
 
+import contextlib
 import os
 import shutil
 import signal
 import time
 
+import nbd
 import pytest
 
 from conftest import make_lab, running_lab
@@ -116,9 +118,10 @@ def test_a_supervisor_that_was_killed_is_back_at_once_though_its_manager_hangs()
 
 # ---- a store that hangs ----
 
-def test_a_store_that_hangs_in_its_open_holds_up_nobody_else():
-    """A file behind FUSE whose server stands still: its own volume is wiped at once, and the others serve, and fall when told to."""
-    lab = running_lab(volumes=(("demo", "16M"), ("other", "16M")))
+@contextlib.contextmanager
+def store_behind_fuse(*names):
+    """The first volume's file is behind FUSE; all are open. Stop the server, and that store hangs."""
+    lab = running_lab(volumes=tuple((name, "16M") for name in names))
     place = lab.root / "mount"
     place.mkdir()
     server = None
@@ -126,15 +129,26 @@ def test_a_store_that_hangs_in_its_open_holds_up_nobody_else():
         if not (shutil.which("nbdfuse") and os.path.exists("/dev/fuse") and lab.as_root):
             pytest.skip("nbdfuse, /dev/fuse and root are needed")
         lab.stop()
-        server = lab.spawn("nbdfuse", "-o", "allow_other", place, "--command", "nbdkit", "-s", "file", lab.root / "volumes/demo.img")
+        server = lab.spawn("nbdfuse", "-o", "allow_other", place, "--command", "nbdkit", "-s", "file", lab.root / f"volumes/{names[0]}.img")
         try:
             lab.wait_for((place / "nbd").exists, 5, "the mount")
         except LabError:
             pytest.skip("FUSE cannot be mounted here")
-        lab.write_volume("demo", "16M", backing=place / "nbd")
+        lab.write_volume(names[0], "16M", backing=place / "nbd")
         lab.start()
-        for name in ("demo", "other"):
+        for name in names:
             lab.wait_state("AVAILABLE", name)
+        yield lab, server
+    finally:
+        if server:
+            server.send_signal(signal.SIGCONT)
+            time.sleep(0.2)
+        lab.close()
+
+
+def test_a_store_that_hangs_in_its_open_holds_up_nobody_else():
+    """A file behind FUSE whose server stands still: its own volume is wiped at once, and the others serve, and fall when told to."""
+    with store_behind_fuse("demo", "other") as (lab, server):
         server.send_signal(signal.SIGSTOP)
         time.sleep(1.5)  # what the kernel knows of the file's attributes is out of date: the next open asks the server
         lab.cli("revoke", "demo", role="officer")
@@ -146,8 +160,18 @@ def test_a_store_that_hangs_in_its_open_holds_up_nobody_else():
         revoked = lab.cli("revoke", "other", role="officer", check=False)
         assert revoked.code == 0 and revoked.seconds < 4, revoked
         assert lab.wait_state("INACCESSIBLE", "other", 4)["cause"] == "commanded"
-    finally:
-        if server:
-            server.send_signal(signal.SIGCONT)
-            time.sleep(0.2)
-        lab.close()
+
+
+def test_a_detach_that_cannot_end_does_not_say_that_it_did():
+    """Its keys are wiped, and what was acknowledged is still on its way: nobody may take the store yet."""
+    with store_behind_fuse("demo") as (lab, server):
+        handle = nbd.NBD()
+        handle.connect_uri(lab.uri())
+        handle.pwrite(os.urandom(1 << 20), 0)
+        server.send_signal(signal.SIGSTOP)
+        done = lab.cli("detach", "demo", role="operator", check=False)
+        assert done.code == 16 and "still being written" in done.err, done
+        assert lab.state() == "LOCKED" and lab.dataplanes()
+        server.send_signal(signal.SIGCONT)
+        assert lab.cli("detach", "demo", role="operator", check=False).code in (0, 18)  # waits for the first one's end, or finds it over
+        assert not lab.dataplanes()
